@@ -1,0 +1,92 @@
+"""What a loaded model takes and gives, and how it stands: plain data that every room above may hold."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from inferd_runtime.tensor import TensorSpec
+
+
+class State(enum.Enum):
+    """States of a model version; the repository owns the legal moves."""
+
+    UNLOADED = "UNLOADED"
+    LOADING = "LOADING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Inputs and outputs of a model. `max_batch` is the most rows a request may have; 0 means no batch dimension."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """A candidate that was not chosen, and why."""
+
+    candidate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a version is run on this machine, and why.
+
+    A batch takes `threads` permits of the core budget; `streams` batches may run at once; a batch gathers up to
+    `batch` rows (0: the model has no batch dimension, every job runs alone). `inline` batches run on the submitting
+    thread. `run_us` is the median of one-row warm-up runs.
+    """
+
+    engine: str
+    device: str
+    variant: str
+    precision: str
+    streams: int
+    threads: int
+    batch: int
+    inline: bool
+    run_us: float
+    reason: str
+    vetoes: tuple[Veto, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """What was found when a model file was examined.
+
+    `kind` is "int8", "mixed" or "float"; `layout` is "qdq", "qoperator", "dynamic", "fakequantize" or ""; `granularity`
+    is "per-tensor", "per-channel", "mixed" or "". `where` counts quantised weights by operator type.
+    """
+
+    kind: str
+    layout: str = ""
+    granularity: str = ""
+    where: dict[str, int] = field(default_factory=dict)
+    int8_weight_bytes: int = 0
+    float_weight_bytes: int = 0
+    opset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """One model version as the outside may see it: a snapshot, never live."""
+
+    name: str
+    version: int
+    state: State
+    reason: str = ""
+    format: str = ""
+    file_bytes: int = 0
+    digest: str = ""
+    variants: tuple[str, ...] = ()
+    spec: ModelSpec | None = None
+    plan: Plan | None = None
+    quantisation: Quantisation | None = None
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """One request in flight: what was asked, by when, and in the end what came of it.
 
-Owner: the submitter until `Runtime.submit`, then the runtime until the job is handed to the `deliver` callback, then the
-submitter again. Only `cancel()` may be called by another thread meanwhile. A job is settled exactly once.
+Owner: the submitter until `Runtime.submit`, then the runtime until the job is handed to the `deliver` callback, then
+the submitter again. Only `cancel()` may be called by another thread meanwhile. A job is settled exactly once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Job:
     """
 
     __slots__ = (
-        "batch_rows", "context", "deadline_ns", "enqueued_ns", "error", "gathered_ns", "group", "inputs", "is_cancelled",
-        "model", "nbytes", "outputs", "principal", "priority", "ran_ns", "request_id", "result", "rows", "settled_ns",
-        "started_ns", "version",
+        "batch_rows", "context", "deadline_ns", "enqueued_ns", "error", "gathered_ns", "group", "inputs",
+        "is_cancelled", "model", "nbytes", "outputs", "principal", "priority", "ran_ns", "request_id", "result",
+        "rows", "settled_ns", "started_ns", "version",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +57,8 @@ class Job:
         self.is_cancelled = False
         self.result: dict[str, Array] | None = None
         self.error: InferdError | None = None
-        # Set by admission: rows (1 for a model without a batch dimension), bytes held, key of jobs that may share a batch.
+        # Set by admission: rows (1 for a model without a batch dimension), bytes held, key of jobs that may share a
+        # batch.
         self.rows = 1
         self.nbytes = 0
         self.group: Any = None

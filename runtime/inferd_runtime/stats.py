@@ -1,7 +1,7 @@
 """Counters of one model version: plain integers under one lock, taken once a batch, read by whoever scrapes.
 
-Follows the Open Inference Protocol's statistics extension: `inference_count` counts rows, `execution_count` engine runs,
-`success.count` requests. Times are nanoseconds. Latency histograms have fixed buckets, so their memory is bounded.
+Follows the Open Inference Protocol's statistics extension: `inference_count` counts rows, `execution_count` engine
+runs, `success.count` requests. Times are nanoseconds. Latency histograms have fixed buckets, so their memory is bounded.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class ModelStats:
         with self._lock:
             now = self._now
             copy = StatsSnapshot(now.name, now.version)
-            for name in StatsSnapshot.__slots__:  # type: ignore[attr-defined]
+            for name in StatsSnapshot.__slots__:
                 setattr(copy, name, getattr(now, name))
             copy.batches = {
                 rows: BatchStats(b.count, b.compute_input_ns, b.compute_infer_ns, b.compute_output_ns)

@@ -1,7 +1,7 @@
 """Counters of one model version: plain integers under one lock, taken once a batch, read by whoever scrapes.
 
 Follows the Open Inference Protocol's statistics extension: `inference_count` counts rows, `execution_count` engine
-runs, `success.count` requests. Times are nanoseconds. Latency histograms have fixed buckets, so their memory is bounded.
+runs, `success.count` requests. Times are nanoseconds. Latency histograms have fixed buckets: their memory is bounded.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+# inferd: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check
+LOCKS  := packaging/locks
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup dev test lint types check unit models docs lock wheel bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("inferd needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.setup: $(BIN)/python $(LOCKS)/cpu.txt pyproject.toml
+	$(PIP) install -q --require-hashes -r $(LOCKS)/cpu.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup $(LOCKS)/dev.txt
+	$(PIP) install -q --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
+
+setup: $(VENV)/.setup  ## install inferd and both CPU engines into .venv
+dev: $(VENV)/.dev  ## the same, with everything the tests need
+
+demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
+	$(BIN)/inferd demo
+
+test: lint types unit  ## lint, types and all tests
+
+check: lint types  ## lint and types
+
+lint: dev  ## ruff (import contracts run as a test)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev  ## mypy --strict
+	$(BIN)/mypy
+
+unit: dev models  ## all tests
+	$(BIN)/pytest
+
+models: dev  ## fetch the test models by checksum and make their INT8 versions
+	$(BIN)/python -m tests.models.fetch
+
+docs: setup  ## write the generated pages
+	$(BIN)/inferd config --docs > docs/configuration.md
+
+bench: dev models  ## overhead against a bare echo and the raw engine
+	$(BIN)/python -m bench.overhead
+
+wheel: dev  ## build the wheel into dist/
+	$(BIN)/hatchling build -t wheel
+
+lock:  ## resolve the lock files anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
+
+clean:  ## remove the environment and build output
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

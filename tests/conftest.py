@@ -1,0 +1,38 @@
+"""What every test gets: our own packages may not block the event loop, and a test's files stay in its own folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+    """A blocking call made by our packages on a running event loop raises `BlockingError`."""
+    with blockbuster_ctx(scanned_modules=["inferd", "inferd_agent", "inferd_runtime"]) as detector:
+        yield detector
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the user's own configuration, state or sockets."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"):
+        folder = home / name.removeprefix("XDG_").lower()
+        folder.mkdir(mode=0o700)
+        monkeypatch.setenv(name, str(folder))
+    for name in ("INFERD_URL", "INFERD_TOKEN", "INFERD_CA"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """Tests run on the loop that the daemon runs on."""
+    import uvloop
+
+    return uvloop.EventLoopPolicy()

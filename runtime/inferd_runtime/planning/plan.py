@@ -1,0 +1,57 @@
+"""What planning is given and what it gives back: plain data, shared by every rule that chooses.
+
+`Ground` is what holds for all models on this machine, `Wishes` what one model's settings ask for, `Planned` an open
+session with the plan that made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inferd_runtime.engines import Engine, Session
+from inferd_runtime.spec import ModelSpec, Plan
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every plan stands on: engines that opened, reasons for those that did not, cores the daemon may use.
+
+    `cuda_refusal` is why no CUDA GPU may be used although an engine offers one, empty when it may. `engine` and
+    `inline` are the daemon's own settings; a model's settings overrule them.
+    """
+
+    engines: Mapping[str, Engine]
+    cores: int
+    missing: Mapping[str, str] = field(default_factory=dict)
+    cuda_refusal: str = ""
+    engine: str = AUTO
+    inline: str = AUTO
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a model's settings ask for; zeros, "auto" and None leave the choice to the rule. `max_batch` 0: not batched."""
+
+    variant: str | None = None
+    engine: str = AUTO
+    device: str = AUTO
+    precision: str = AUTO
+    streams: int = 0
+    threads: int = 0
+    max_batch: int | None = None
+    batch: int = 0
+    inline: str = AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An open, warm session with its plan; the receiver owns the session and closes it."""
+
+    plan: Plan
+    spec: ModelSpec
+    session: Session

@@ -1,0 +1,76 @@
+"""The `inferd` command: one module per subcommand, imported only when it is called, so that help is instant.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed, 5 no such model or it is not ready.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import click
+
+from inferd_agent.cli.output import EXIT_FAILED, explain, printable_errors
+
+# name -> one line for `inferd --help`; the module of the same name holds a click command `command`.
+COMMANDS = {
+    "serve": "Run the daemon: load the models of a folder and answer requests.",
+    "demo": "Serve the bundled INT8 model, send it real handwritten digits, show what came back.",
+    "models": "Show models: state, engine and why, INT8 or not, inputs and outputs.",
+    "infer": "Send one inference from files (.npy, .json, images) and show the answer.",
+    "bench": "Load a model with requests and report throughput and latency percentiles.",
+    "probe": "Show what inferd sees of this machine: CPU, INT8 instructions, cores, memory, devices.",
+    "token": "Create, list, rotate and revoke the tokens that clients call with.",
+    "config": "Show every setting, its value and where it came from.",
+    "version": "Show versions of inferd, Python and the engines.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are modules that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"inferd_agent.cli.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def group() -> None:
+    """inferd serves INT8-quantised models on this machine.
+
+    \b
+    See it work:          inferd demo
+    Serve a folder:       inferd serve --models ./models
+    Ask it something:     inferd infer MODEL --input NAME=file.npy
+    What is it doing?     inferd models
+
+    Commands that call a daemon find the local one by themselves; --url and --token (or INFERD_URL, INFERD_TOKEN) point
+    them elsewhere. Every command that prints a table also prints --json. `inferd COMMAND --help` says more.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: runs the command and turns every known error into one readable line and an exit code."""
+    try:
+        code = group.main(args, prog_name="inferd", standalone_mode=False)
+    except click.exceptions.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except printable_errors() as error:
+        raise SystemExit(explain(error)) from None
+    except BrokenPipeError:
+        raise SystemExit(EXIT_FAILED) from None
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,132 @@
+"""The real daemon for tests: a child process on real sockets in a folder of its own, always ended by its own id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from inferd import Client
+from inferd.errors import InferdError
+
+INFERD = str(Path(sys.executable).with_name("inferd"))
+
+
+class Daemon:
+    """`inferd serve` on a Unix socket in `folder`, and on whatever else `listen` names."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        models: Path | None = None,
+        listen: tuple[str, ...] = (),
+        args: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        tls: bool = True,
+        preexec_fn: Any = None,
+    ) -> None:
+        self.folder = folder
+        self.models = models or folder / "models"
+        self.models.mkdir(parents=True, exist_ok=True)
+        self.state = folder / "state"
+        self.socket = folder / "s.sock"
+        self.url = f"unix:{self.socket}" + ("" if tls else "?tls=off")
+        self.ca = Path(f"{self.socket}.ca.pem")
+        self.log_path = folder / "log"
+        self._listen = (self.url, *listen)
+        self._args = args
+        self._env = {**os.environ, **(env or {})}
+        self._preexec_fn = preexec_fn
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *, wait: bool = True) -> Daemon:
+        """Start the daemon and wait until it serves."""
+        listen = [part for url in self._listen for part in ("--listen", url)]
+        command = [INFERD, "serve", "--models", str(self.models), "--state", str(self.state), *listen, *self._args]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, preexec_fn=self._preexec_fn
+            )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, timeout_s: float = 30) -> None:
+        """Wait until the daemon answers and has loaded what it could; raises with its log when it died."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log()
+            try:
+                with self.client() as client:
+                    if client.is_live() and all(m["state"] not in ("LOADING",) for m in client.index()):
+                        return
+            except (InferdError, OSError):
+                pass
+            time.sleep(0.05)
+        raise AssertionError("not ready in time:\n" + self.log())
+
+    def stop(self, timeout_s: float = 20) -> int:
+        """SIGTERM, then wait; SIGKILL only when that does not help, which fails the test."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+            raise AssertionError("the daemon did not stop on SIGTERM:\n" + self.log()) from None
+        self.process = None
+        return code
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(5)
+        self.process = None
+
+    def client(self, url: str | None = None, **options: Any) -> Client:
+        """An SDK client; by default on the Unix socket, where peer credentials make it an administrator."""
+        return Client(url or self.url, ca=self.ca if self.ca.exists() else None, **options)
+
+    def token(self, name: str = "app", scopes: str = "infer,read", *args: str) -> str:
+        """Make a token with the command line, as an administrator would."""
+        done = self.cli("token", "create", name, "--scopes", scopes, "--state", str(self.state), "--json", *args)
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(done.stdout)["token"])
+
+    def cli(self, *args: str, timeout_s: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run an inferd command in this daemon's environment."""
+        return subprocess.run(
+            [INFERD, *args], capture_output=True, text=True, timeout=timeout_s, env={**self._env, **env}, check=False
+        )
+
+    def log(self) -> str:
+        """Everything the daemon printed."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the daemon."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def open_files(self) -> int:
+        """File descriptors that the daemon holds."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

@@ -1,0 +1,223 @@
+"""An inference request, read and written.
+
+The decoder takes any bytes at all and answers with a `Request` or a ProtocolError. It trusts no claim: sizes and shapes
+are compared with the bytes present before anything is allocated. The inputs of a `Request` are views on the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from inferd.protocol.binary import pad_header, write_section
+from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
+from inferd.protocol.errors import ProtocolError
+from inferd.protocol.jsondata import decode_header, encode_data
+from inferd.protocol.tensors import TensorHeader, TensorOut, read_tensors
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+Parameter = bool | int | float | str
+UINT64_MAX = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one message: JSON takes many times its size once it is objects, so it has a bound of its own."""
+
+    max_json_bytes: int = 32 << 20
+    max_tensors: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRequest:
+    """One wanted output: its form, and how many classes to make of it (0: the tensor itself)."""
+
+    name: str
+    binary: bool = False
+    classification: int = 0
+
+
+@dataclass(slots=True)
+class Request:
+    """What a caller asks. `outputs` is empty when all are wanted; then `binary_default` tells their form.
+
+    `parameters` holds everything the caller sent, of checked types. `timeout_us` and `priority` are None when not sent.
+    """
+
+    id: str = ""
+    inputs: dict[str, Array] = field(default_factory=dict)
+    outputs: tuple[OutputRequest, ...] = ()
+    binary_default: bool = False
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    timeout_us: int | None = None
+    priority: int | None = None
+
+
+class _OutputParameters(msgspec.Struct, gc=False):
+    binary_data: bool | None = None
+    classification: Annotated[int, Meta(ge=1)] | None = None
+    shared_memory_region: str | None = None
+
+
+class _Output(msgspec.Struct, gc=False):
+    name: str
+    parameters: _OutputParameters | None = None
+
+
+class _Request(msgspec.Struct):
+    inputs: list[TensorHeader]
+    outputs: list[_Output] | None = None
+    id: str | None = None
+    parameters: dict[str, Parameter] | None = None
+
+
+class _OutputOut(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Parameter] | UnsetType = UNSET
+
+
+class _RequestOut(msgspec.Struct, omit_defaults=True, gc=False):
+    inputs: list[TensorOut]
+    id: str = ""
+    parameters: Mapping[str, Parameter] | None = None
+    outputs: list[_OutputOut] | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Request)
+_ENCODER = msgspec.json.Encoder()
+DEFAULT_LIMITS = Limits()
+_UNSIGNED = frozenset({"timeout", "priority"})
+_FLAGS = frozenset({"sequence_start", "sequence_end", "binary_data_output"})
+_NO_PARAMETERS: dict[str, Parameter] = {}
+
+
+def parse_header_length(text: str | None) -> int | None:
+    """The value of the Inference-Header-Content-Length header: plain decimal digits, or None when it is absent."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise ProtocolError(f"{HEADER_LENGTH} must be a plain decimal number, got '{text[:40]}'")
+    return int(text)
+
+
+def split_body(
+    body: Buffer, header_length: int | None, limits: Limits
+) -> tuple[bytes | memoryview, bytes | memoryview]:
+    """The body as something read-only, and the JSON at its start."""
+    whole: bytes | memoryview = body if isinstance(body, bytes) else memoryview(body).toreadonly().cast("B")
+    size = len(whole)
+    if header_length is None:
+        header_length = size
+    elif not 0 <= header_length <= size:
+        raise ProtocolError(f"{HEADER_LENGTH} is {header_length}, the body has {size} bytes")
+    if header_length == 0:
+        raise ProtocolError("the JSON header is empty" if size else "the body is empty, expected a JSON object")
+    if header_length > limits.max_json_bytes:
+        raise ProtocolError(
+            f"{header_length} bytes of JSON, at most {limits.max_json_bytes} are taken: use binary data"
+        )
+    return whole, whole if header_length == size else whole[:header_length]
+
+
+def decode_request(body: Buffer, header_length: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Request:
+    """Read a request; `header_length` is None when the whole body is JSON. The body must stay unchanged meanwhile."""
+    whole, text = split_body(body, header_length, limits)
+    header, has_specials = decode_header(_DECODER, text, "request")
+    if len(header.inputs) > limits.max_tensors or (header.outputs and len(header.outputs) > limits.max_tensors):
+        raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
+    inputs = read_tensors(header.inputs, whole, len(text), has_specials)
+    parameters = header.parameters
+    if not parameters:
+        return Request(header.id or "", inputs, _read_outputs(header.outputs), False, _NO_PARAMETERS)
+    _check_parameters(parameters)
+    return Request(
+        header.id or "",
+        inputs,
+        _read_outputs(header.outputs),
+        parameters.get("binary_data_output", False) is True,
+        parameters,
+        parameters.get("timeout"),  # type: ignore[arg-type]  # _check_parameters has seen to it
+        parameters.get("priority"),  # type: ignore[arg-type]
+    )
+
+
+def _read_outputs(outputs: list[_Output] | None) -> tuple[OutputRequest, ...]:
+    if not outputs:
+        return ()
+    wanted = tuple(_read_output(output) for output in outputs)
+    if len({output.name for output in wanted}) != len(wanted):
+        raise ProtocolError("an output is requested twice")
+    return wanted
+
+
+def _read_output(output: _Output) -> OutputRequest:
+    parameters = output.parameters
+    if parameters is None:
+        return OutputRequest(output.name)
+    if parameters.shared_memory_region is not None:
+        raise ProtocolError(f"output '{output.name}': shared memory is not enabled")
+    return OutputRequest(output.name, parameters.binary_data is True, parameters.classification or 0)
+
+
+def _check_parameters(parameters: Mapping[str, Parameter]) -> None:
+    for key, value in parameters.items():
+        kind = type(value)
+        if kind is int and not -(1 << 63) <= value <= UINT64_MAX:  # type: ignore[operator]
+            raise ProtocolError(f"parameter '{key}' is out of range")
+        if key in _UNSIGNED:
+            if kind is not int or value < 0:  # type: ignore[operator]
+                raise ProtocolError(f"parameter '{key}' must be an integer of 0 or more")
+        elif key in _FLAGS:
+            if kind is not bool:
+                raise ProtocolError(f"parameter '{key}' must be true or false")
+        elif key == "sequence_id":
+            if kind is not str and (kind is not int or value < 0):  # type: ignore[operator]
+                raise ProtocolError("parameter 'sequence_id' must be a string or an integer of 0 or more")
+        elif key.startswith("triton_"):
+            raise ProtocolError(f"parameter '{key}' is reserved")
+
+
+def encode_request(
+    inputs: Mapping[str, Array],
+    outputs: Iterable[str | OutputRequest] | None = None,
+    parameters: Mapping[str, Parameter] | None = None,
+    *,
+    binary: bool = True,
+    id: str = "",  # noqa: A002  the protocol's own word
+) -> tuple[int | None, list[bytes | memoryview]]:
+    """Write a request: the header length (None: all JSON) and the buffers of the body, header first.
+
+    Large arrays are sent as views, so they must not change until sent.
+    """
+    tensors: list[TensorOut] = []
+    sections: list[bytes | memoryview] = []
+    for name, value in inputs.items():
+        array = sendable(value)
+        datatype = datatype_of(array.dtype)
+        if binary:
+            section = write_section(array)
+            sections.append(section)
+            tensors.append(TensorOut(name, datatype, array.shape, {"binary_data_size": len(section)}))
+        else:
+            tensors.append(TensorOut(name, datatype, array.shape, data=encode_data(array, datatype, name)))
+    wanted = [_write_output(output, binary) for output in outputs] if outputs is not None else None
+    if wanted is None and binary:
+        parameters = {"binary_data_output": True, **(parameters or {})}
+    header = _ENCODER.encode(_RequestOut(tensors, id, parameters or None, wanted))
+    if not binary:
+        return None, [header]
+    header = pad_header(header)
+    return len(header), [header, *sections]
+
+
+def _write_output(output: str | OutputRequest, binary: bool) -> _OutputOut:
+    if isinstance(output, str):
+        return _OutputOut(output, {"binary_data": binary})
+    parameters: dict[str, Parameter] = {"binary_data": output.binary}
+    if output.classification:
+        parameters["classification"] = output.classification
+    return _OutputOut(output.name, parameters)

@@ -46,7 +46,8 @@ def _read_bool(octets: Array) -> Array:
         array = octets != 0
         array.flags.writeable = False
         return array
-    return octets.view(BOOL)
+    flags: Array = octets.view(BOOL)
+    return flags
 
 
 def write_section(array: Array) -> bytes | memoryview:
@@ -55,7 +56,8 @@ def write_section(array: Array) -> bytes | memoryview:
         return encode_bytes(array)
     if array.nbytes <= COPY_BYTES or not array.flags.c_contiguous:
         return array.tobytes()
-    return memoryview(array.reshape(-1).view(_UINT8))
+    octets: Array = array.reshape(-1).view(_UINT8)
+    return octets.data
 
 
 def pad_header(header: bytes) -> bytes:

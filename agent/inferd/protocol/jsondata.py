@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from types import GenericAlias
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -51,11 +52,11 @@ _JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 @cache  # at most one decoder per datatype, depth <= MAX_RANK and dialect
 def _decoder(datatype: str, depth: int, has_specials: bool) -> msgspec.json.Decoder[Any]:
-    kind = _ELEMENTS[datatype]
+    kind: Any = _ELEMENTS[datatype]
     if has_specials and kind is float:
         kind = float | _Special
     for _ in range(depth):
-        kind = list[kind]
+        kind = GenericAlias(list, (kind,))
     return msgspec.json.Decoder(kind)
 
 

@@ -1,7 +1,7 @@
 """An inference response, written and read.
 
-Outputs go in the order asked, each in the form asked. JSON outputs are flat and carry no `parameters`: some clients take
-their presence to mean binary. A response without a single binary byte is plain JSON, with no header length.
+Outputs go in the order asked, each in the form asked. JSON outputs are flat and carry no `parameters`: some clients
+take their presence to mean binary. A response without a single binary byte is plain JSON, with no header length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from inferd.protocol.binary import pad_header, write_section
 from inferd.protocol.classification import classify
-from inferd.protocol.datatypes import Array, Buffer, datatype_of
+from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, encode_data
 from inferd.protocol.requests import Limits, OutputRequest, Request, split_body
@@ -94,7 +94,8 @@ def _pick(
     return classify(array, wanted.classification, names, batched=batched, name=wanted.name)
 
 
-def _write(name: str, array: Array, binary: bool, tensors: list[TensorOut], sections: list[bytes | memoryview]) -> None:
+def _write(name: str, value: Array, binary: bool, tensors: list[TensorOut], sections: list[bytes | memoryview]) -> None:
+    array = sendable(value)
     datatype = datatype_of(array.dtype)
     if not binary:
         tensors.append(TensorOut(name, datatype, array.shape, data=encode_data(array, datatype, name)))

@@ -20,7 +20,6 @@ from inferd.protocol.jsondata import MAX_RANK, decode_data
 
 Dim = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Shape = Annotated[tuple[Dim, ...], Meta(max_length=MAX_RANK)]
-_NONE = (b"", b"null")
 # numpy refuses empty arrays whose other dimensions multiply beyond the address space.
 _MAX_EMPTY = 1 << 40
 

@@ -1,0 +1,182 @@
+"""The waiting room of one lane: bounded, grouped by shape, swept of jobs nobody waits for.
+
+Jobs that may share a batch have equal `group`s. The group of the oldest job always goes first, and a batch is filled
+from that group wherever in the queue its jobs stand, so another shape neither closes a batch nor starves.
+Invariant: a job leaves exactly once, through `take`, `sweep` or `close`. Any thread may call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from inferd_runtime.errors import Closed, InvalidRequest, Overloaded
+from inferd_runtime.job import Job
+from inferd_runtime.scheduling.budget import ByteBudget
+
+# A full queue is searched for abandoned jobs at most this often, so that refusing stays cheap under overload.
+_SWEEP_PAUSE_NS = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of a queue: `max_jobs` wait in it; `held` counts input bytes over all queues."""
+
+    max_jobs: int
+    held: ByteBudget
+
+
+def is_dead(job: Job, now_ns: int) -> bool:
+    """Whether nobody waits for this job any more."""
+    return job.is_cancelled or (job.deadline_ns is not None and now_ns > job.deadline_ns)
+
+
+class JobQueue:
+    """Jobs of one lane that wait for a worker. Jobs taken count as running until `done`."""
+
+    def __init__(self, limits: QueueLimits, clock: Callable[[], int]) -> None:
+        self._limits = limits
+        self._clock = clock
+        lock = threading.Lock()
+        self._ready = threading.Condition(lock)
+        self._quiet = threading.Condition(lock)
+        self._groups: dict[Hashable, deque[Job]] = {}
+        self._idle = 0
+        self._is_closed = False
+        self._swept_ns = -_SWEEP_PAUSE_NS
+        self.waiting = 0
+        self.waiting_rows = 0
+        self.running = 0
+
+    def put(self, job: Job) -> None:
+        """Line up. Raises Overloaded, InvalidRequest or Closed, and then nothing changed."""
+        with self._ready:
+            if self._is_closed:
+                raise Closed("this model version is being replaced")
+            if self.waiting >= self._limits.max_jobs:
+                raise Overloaded(f"{self.waiting} requests wait for this model already; the limit is reached")
+            if not self._limits.held.take(job.nbytes):
+                raise self._too_heavy(job)
+            group = self._groups.get(job.group)
+            if group is None:
+                self._groups[job.group] = group = deque()
+            group.append(job)
+            self.waiting += 1
+            self.waiting_rows += job.rows
+            if self._idle:
+                self._idle -= 1
+                self._ready.notify()
+
+    def _too_heavy(self, job: Job) -> InvalidRequest | Overloaded:
+        limit = self._limits.held.limit
+        if job.nbytes > limit:
+            return InvalidRequest(f"the request holds {job.nbytes} input bytes; at most {limit} are taken")
+        return Overloaded(
+            f"waiting requests hold {self._limits.held.held} input bytes; the limit of {limit} is reached"
+        )
+
+    def wait(self) -> bool:
+        """Block until a job waits (True) or the queue is closed and empty (False)."""
+        with self._ready:
+            while not self.waiting:
+                if self._is_closed:
+                    return False
+                self._idle += 1  # the waker takes it back
+                self._ready.wait()
+            return True
+
+    def take(self, max_rows: int) -> tuple[list[Job], list[Job]]:
+        """The next batch of up to `max_rows` rows (always at least one job), and the dead jobs met on the way.
+
+        Both may be empty. All of them count as running until `done`.
+        """
+        batch: list[Job] = []
+        dead: list[Job] = []
+        with self._ready:
+            now = self._clock()
+            rows = 0
+            while not batch and self._groups:
+                key = self._oldest()
+                group = self._groups[key]
+                while group:
+                    job = group[0]
+                    if is_dead(job, now):
+                        dead.append(group.popleft())
+                    elif batch and rows + job.rows > max_rows:
+                        break
+                    else:
+                        batch.append(group.popleft())
+                        rows += job.rows
+                if not group:
+                    del self._groups[key]
+            self._left(batch)
+            if dead:
+                self._left(dead)
+        return batch, dead
+
+    def sweep(self) -> list[Job]:
+        """Take out every dead job; they count as running until `done`."""
+        with self._ready:
+            now = self._clock()
+            self._swept_ns = now
+            dead: list[Job] = []
+            for key, group in list(self._groups.items()):
+                gone = [job for job in group if is_dead(job, now)]
+                if len(gone) == len(group):
+                    del self._groups[key]
+                elif gone:
+                    self._groups[key] = deque(job for job in group if not is_dead(job, now))
+                dead += gone
+            self._left(dead)
+        return dead
+
+    def sweep_if_due(self) -> list[Job]:
+        """`sweep`, unless that was done just now."""
+        return self.sweep() if self._clock() - self._swept_ns >= _SWEEP_PAUSE_NS else []
+
+    def done(self, count: int, nbytes: int) -> None:
+        """So many jobs are delivered: their bytes are free and a drain need not wait for them."""
+        self._limits.held.give(nbytes)
+        with self._ready:
+            self.running -= count
+            if not self.running:
+                self._quiet.notify_all()
+
+    def stop(self) -> None:
+        """Refuse new jobs from now on; those waiting are still served."""
+        with self._ready:
+            self._is_closed = True
+            self._ready.notify_all()
+            self._idle = 0
+
+    def close(self) -> list[Job]:
+        """Stop, and take out all that waits; they count as running until `done`."""
+        with self._ready:
+            self._is_closed = True
+            left = [job for group in self._groups.values() for job in group]
+            self._groups.clear()
+            self._left(left)
+            self._ready.notify_all()
+            self._idle = 0
+        return left
+
+    def wait_quiet(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or runs; False on timeout."""
+        with self._quiet:
+            return self._quiet.wait_for(lambda: not self.running and not self.waiting, timeout=timeout_s)
+
+    def _oldest(self) -> Hashable:
+        """The group whose head has waited longest. The lock is held."""
+        groups = self._groups
+        if len(groups) == 1:
+            return next(iter(groups))
+        return min(groups, key=lambda key: groups[key][0].enqueued_ns)
+
+    def _left(self, jobs: list[Job]) -> None:
+        """Count jobs that left the queue. The lock is held."""
+        self.waiting -= len(jobs)
+        self.running += len(jobs)
+        for job in jobs:
+            self.waiting_rows -= job.rows

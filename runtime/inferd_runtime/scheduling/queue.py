@@ -39,9 +39,9 @@ class JobQueue:
     def __init__(self, limits: QueueLimits, clock: Callable[[], int]) -> None:
         self._limits = limits
         self._clock = clock
-        lock = threading.Lock()
-        self._ready = threading.Condition(lock)
-        self._quiet = threading.Condition(lock)
+        self._lock = threading.Lock()  # guards all that follows
+        self._ready = threading.Condition(self._lock)
+        self._quiet = threading.Condition(self._lock)
         self._groups: dict[Hashable, deque[Job]] = {}
         self._idle = 0
         self._is_closed = False
@@ -52,7 +52,7 @@ class JobQueue:
 
     def put(self, job: Job) -> None:
         """Line up. Raises Overloaded, InvalidRequest or Closed, and then nothing changed."""
-        with self._ready:
+        with self._lock:
             if self._is_closed:
                 raise Closed("this model version is being replaced")
             if self.waiting >= self._limits.max_jobs:
@@ -79,7 +79,7 @@ class JobQueue:
 
     def wait(self) -> bool:
         """Block until a job waits (True) or the queue is closed and empty (False)."""
-        with self._ready:
+        with self._lock:
             while not self.waiting:
                 if self._is_closed:
                     return False
@@ -94,7 +94,7 @@ class JobQueue:
         """
         batch: list[Job] = []
         dead: list[Job] = []
-        with self._ready:
+        with self._lock:
             now = self._clock()
             rows = 0
             while not batch and self._groups:
@@ -118,7 +118,7 @@ class JobQueue:
 
     def sweep(self) -> list[Job]:
         """Take out every dead job; they count as running until `done`."""
-        with self._ready:
+        with self._lock:
             now = self._clock()
             self._swept_ns = now
             dead: list[Job] = []
@@ -139,21 +139,21 @@ class JobQueue:
     def done(self, count: int, nbytes: int) -> None:
         """So many jobs are delivered: their bytes are free and a drain need not wait for them."""
         self._limits.held.give(nbytes)
-        with self._ready:
+        with self._lock:
             self.running -= count
             if not self.running:
                 self._quiet.notify_all()
 
     def stop(self) -> None:
         """Refuse new jobs from now on; those waiting are still served."""
-        with self._ready:
+        with self._lock:
             self._is_closed = True
             self._ready.notify_all()
             self._idle = 0
 
     def close(self) -> list[Job]:
         """Stop, and take out all that waits; they count as running until `done`."""
-        with self._ready:
+        with self._lock:
             self._is_closed = True
             left = [job for group in self._groups.values() for job in group]
             self._groups.clear()
@@ -164,7 +164,7 @@ class JobQueue:
 
     def wait_quiet(self, timeout_s: float) -> bool:
         """Wait until nothing waits or runs; False on timeout."""
-        with self._quiet:
+        with self._lock:
             return self._quiet.wait_for(lambda: not self.running and not self.waiting, timeout=timeout_s)
 
     def _oldest(self) -> Hashable:

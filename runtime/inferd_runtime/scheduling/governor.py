@@ -1,0 +1,144 @@
+"""The governor: gives cores back while others on this machine need them.
+
+`decide` is a pure function of the last stance, one load sample and the policy. It shrinks at once and grows a core at a
+time after calm; the gap between both thresholds keeps it still under a constant load. Invariant: the size never leaves
+floor..ceiling. One thread samples; while nothing is being served it samples seldom, so an idle daemon stays idle.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inferd_runtime.scheduling.budget import CoreBudget
+
+if TYPE_CHECKING:
+    from inferd_runtime.probe.load import LoadSample
+
+# We give a core back once others use more than this much of it, and take it again when they use less than the other.
+YIELD_ABOVE_CORES = 0.75
+REGAIN_BELOW_CORES = 0.25
+# Samples in a row that must show room before the budget grows.
+CALM_SAMPLES = 4
+INTERVAL_S = 0.5
+IDLE_INTERVAL_S = 2.0
+MODES = ("polite", "fixed")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the governor may do. `host_cores` are the cores that we and everybody else here share.
+
+    "polite" moves between `floor` and `ceiling`; "fixed" stays at the ceiling.
+    """
+
+    floor: int
+    ceiling: int
+    host_cores: float
+    mode: str = "polite"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"the governor is one of {', '.join(MODES)}, not {self.mode!r}")
+        if not 1 <= self.floor <= self.ceiling:
+            raise ValueError(f"the core floor {self.floor} must be from 1 to the ceiling {self.ceiling}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """The size chosen, and how many samples in a row showed room for more."""
+
+    size: int
+    calm: int = 0
+
+
+def decide(stance: Stance, sample: LoadSample, policy: Policy) -> Stance:
+    """The next stance; `size` is always from the policy's floor to its ceiling."""
+    if policy.mode == "fixed":
+        return Stance(policy.ceiling)
+    size = min(max(stance.size, policy.floor), policy.ceiling)
+    foreign = max(0.0, sample.host_busy_cores - sample.own_busy_cores)
+    free = policy.host_cores - foreign
+    if not math.isfinite(free):
+        return Stance(size)
+    if size > free + YIELD_ABOVE_CORES:
+        return Stance(max(policy.floor, math.floor(free + YIELD_ABOVE_CORES)))
+    if size == policy.ceiling or size + 1 > free + REGAIN_BELOW_CORES:
+        return Stance(size)
+    if stance.calm + 1 < CALM_SAMPLES:
+        return Stance(size, stance.calm + 1)
+    return Stance(size + 1, stance.calm)  # still calm: the next sample may add another
+
+
+class Governor:
+    """Resizes a core budget as the host's load asks, on a thread of its own.
+
+    `chore` is called every round, before sampling, for what else must be looked after now and then.
+    """
+
+    def __init__(
+        self,
+        budget: CoreBudget,
+        policy: Policy,
+        sample: Callable[[], LoadSample],
+        *,
+        is_idle: Callable[[], bool],
+        chore: Callable[[], None],
+    ) -> None:
+        self.policy = policy
+        self._budget = budget
+        self._take_sample = sample
+        self._is_idle = is_idle
+        self._chore = chore
+        self._stance = Stance(budget.size)
+        self._latest: LoadSample | None = None
+        self._is_sampling = True
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def latest(self) -> LoadSample | None:
+        """The last sample, None before the first."""
+        return self._latest
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._watch, name="governor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; idempotent."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def tick(self) -> float:
+        """One round: the chore, a sample, the budget resized; returns the seconds until the next."""
+        try:
+            self._chore()
+            self._govern(self._take_sample())
+        except Exception:
+            if self._is_sampling:
+                _log.exception("the host's load cannot be read, so the core budget stays as it is")
+            self._is_sampling = False
+        else:
+            self._is_sampling = True
+        return IDLE_INTERVAL_S if self._is_idle() else INTERVAL_S
+
+    def _govern(self, sample: LoadSample) -> None:
+        self._latest = sample
+        before = self._stance
+        self._stance = decide(before, sample, self.policy)
+        if self._stance.size != before.size:
+            self._budget.resize(self._stance.size)
+            _log.info("core budget %d -> %d: %s", before.size, self._stance.size, sample)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.tick()):
+            pass

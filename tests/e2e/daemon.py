@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from inferd import Client
 from inferd.errors import InferdError
 
 INFERD = str(Path(sys.executable).with_name("inferd"))
+
+
+def until(condition: Callable[[], object], timeout_s: float = 15) -> None:
+    """Wait for something that another process does, looking again every 20 ms; the test fails when it does not come."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.02)
 
 
 class Daemon:

@@ -13,13 +13,30 @@ from inferd_agent.cli.tensors import Pixels, made_up, read_inputs
 
 @click.command("bench")
 @click.argument("model")
-@click.option("--concurrency", "-c", default=1, show_default=True, type=click.IntRange(1, 1024), help="Closed loop: callers.")
-@click.option("--rate", type=click.FloatRange(min=0.01), metavar="R", help="Open loop: R requests a second, Poisson arrivals.")
-@click.option("--duration", "-d", "duration_s", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds.")
-@click.option("--warmup", "warmup_s", default=0.5, show_default=True, type=click.FloatRange(0, 60), help="Seconds before it counts.")
+@click.option(
+    "--concurrency", "-c", default=1, show_default=True, type=click.IntRange(1, 1024), help="Closed loop: callers."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0.01), metavar="R", help="Open loop: R requests a second, Poisson arrivals."
+)
+@click.option(
+    "--duration", "-d", "duration_s", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds."
+)
+@click.option(
+    "--warmup",
+    "warmup_s",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 60),
+    help="Seconds before it counts.",
+)
 @click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 4096), help="Rows in each request.")
-@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x48x320", help="Whole shape of an input with free dimensions.")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="Input from a file instead of random values.")
+@click.option(
+    "--shape", "shapes", multiple=True, metavar="NAME:1x3x48x320", help="Whole shape of an input with free dimensions."
+)
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Input from a file instead of random values."
+)
 @click.option("--version", "version", metavar="N", help="Model version.")
 @click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Deadline of each request in seconds.")
 @json_option
@@ -75,7 +92,13 @@ def command(
 
     outcome, sent_rows = asyncio.run(run())
     load = {"rate": rate} if rate else {"concurrency": concurrency}
-    summary = {"model": model, "loop": "open" if rate else "closed", **load, "rows": sent_rows, **outcome.summary(sent_rows)}
+    summary = {
+        "model": model,
+        "loop": "open" if rate else "closed",
+        **load,
+        "rows": sent_rows,
+        **outcome.summary(sent_rows),
+    }
     if as_json:
         print_json(summary)
     else:
@@ -87,11 +110,19 @@ def show(summary: dict[str, object]) -> None:
     """The figures as a person reads them."""
     latency = summary["latency_us"]
     assert isinstance(latency, dict)
-    how = f"open loop, {summary['rate']:g} a second" if "rate" in summary else f"closed loop, {summary['concurrency']} callers"
+    how = (
+        f"open loop, {summary['rate']:g} a second"
+        if "rate" in summary
+        else f"closed loop, {summary['concurrency']} callers"
+    )
     out = console()
     out.print(f"[bold]{summary['model']}[/]  {how}, {summary['duration_s']} s, {summary['rows']} row(s) a request")
-    out.print(f"  {summary['requests']} answers, {summary['requests_per_s']} requests/s, {summary['rows_per_s']} rows/s")
-    marks = "  ".join(f"{name.replace('_', '.')} {human_us(value)}" for name, value in latency.items() if value is not None)
+    out.print(
+        f"  {summary['requests']} answers, {summary['requests_per_s']} requests/s, {summary['rows_per_s']} rows/s"
+    )
+    marks = "  ".join(
+        f"{name.replace('_', '.')} {human_us(value)}" for name, value in latency.items() if value is not None
+    )
     out.print(f"  latency  {marks}")
     if summary["errors"] or summary["dropped"]:
         out.print(f"  [red]errors {summary['errors']}  dropped {summary['dropped']}[/]")

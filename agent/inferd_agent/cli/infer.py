@@ -14,8 +14,12 @@ from inferd_agent.cli.tensors import Pixels, describe, read_inputs
 
 @click.command("infer")
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="Input from .npy, .json or an image; repeat.")
-@click.option("--output", "outputs", multiple=True, metavar="NAME[=FILE.npy]", help="Only this output; save it; repeat.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Input from .npy, .json or an image; repeat."
+)
+@click.option(
+    "--output", "outputs", multiple=True, metavar="NAME[=FILE.npy]", help="Only this output; save it; repeat."
+)
 @click.option("--version", "version", metavar="N", help="Model version.  [default: the highest ready one]")
 @click.option("--top", type=click.IntRange(1, 1000), metavar="K", help="Show the K highest classes of each output.")
 @click.option("--scale", default=1.0, show_default=True, help="Images: multiply pixel values (0..255) by this.")
@@ -78,7 +82,9 @@ def command(
 def plain(array: np.ndarray[Any, Any]) -> Any:
     """An array as nested lists that JSON can carry."""
     if array.dtype == object:
-        return np.vectorize(lambda b: b.decode("utf-8", "replace"), otypes=[object])(array).tolist() if array.size else []
+        return (
+            np.vectorize(lambda b: b.decode("utf-8", "replace"), otypes=[object])(array).tolist() if array.size else []
+        )
     return array.astype(np.float32).tolist() if array.dtype.kind == "V" else array.tolist()
 
 
@@ -92,5 +98,3 @@ def readable(array: np.ndarray[Any, Any], *, is_ranking: bool) -> list[str]:
         value, index, *label = element.decode("utf-8", "replace").split(":", 2)
         lines.append(f"{label[0] if label else 'class ' + index}  {float(value):.4f}")
     return lines
-
-

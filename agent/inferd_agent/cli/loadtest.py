@@ -38,7 +38,10 @@ class Outcome:
             "requests_per_s": round(done / self.duration_s, 1) if self.duration_s else 0.0,
             "rows_per_s": round(done * rows / self.duration_s, 1) if self.duration_s else 0.0,
             "latency_us": {
-                **{name: round(float(v), 1) for name, v in zip(("p50", "p90", "p95", "p99", "p99_9"), marks, strict=True)},
+                **{
+                    name: round(float(v), 1)
+                    for name, v in zip(("p50", "p90", "p95", "p99", "p99_9"), marks, strict=True)
+                },
                 "mean": round(float(np.mean(self.latencies_s)) * 1e6, 1) if done else None,
                 "max": round(max(self.latencies_s) * 1e6, 1) if done else None,
             },

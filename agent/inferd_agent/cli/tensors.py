@@ -72,7 +72,9 @@ def image_tensor(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], pixel
     except ImportError:
         raise click.UsageError("images need Pillow: pip install 'inferd[images]'") from None
     if len(shape) != 4:
-        raise click.UsageError(f"{path}: the input's shape {list(shape)} is not that of an image ([N,C,H,W] or [N,H,W,C])")
+        raise click.UsageError(
+            f"{path}: the input's shape {list(shape)} is not that of an image ([N,C,H,W] or [N,H,W,C])"
+        )
     channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
     channels, height, width = (shape[3], shape[1], shape[2]) if channels_last else shape[1:]
     image = Image.open(path).convert("L" if channels == 1 else "RGB")
@@ -92,7 +94,9 @@ def made_up(specs: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sequence[in
     for spec in specs:
         dtype, name = DATATYPES[spec["datatype"]], spec["name"]
         declared = list(spec["shape"])
-        shape = list(shapes.get(name) or [rows if i == 0 and d < 0 else max(d, 1) if d else d for i, d in enumerate(declared)])
+        shape = list(
+            shapes.get(name) or [rows if i == 0 and d < 0 else max(d, 1) if d else d for i, d in enumerate(declared)]
+        )
         if dtype == object:
             inputs[name] = np.full(shape, b"inferd", dtype=object)
         elif dtype.kind in "iub":

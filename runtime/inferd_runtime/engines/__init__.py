@@ -42,6 +42,14 @@ class Session(Protocol):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...
 
+    @property
+    def batch_symbols(self) -> tuple[str, ...]:
+        """The file's names of the first dimensions of `inputs`, then `outputs`.
+
+        "" where it is fixed, unnamed or lost by the engine (OpenVINO loses all of them). Two names that differ mean two
+        dimensions that may differ.
+        """
+
     def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
         """Run once.
 
@@ -66,7 +74,10 @@ class Engine(Protocol):
     def version(self) -> str: ...
 
     def devices(self) -> tuple[str, ...]:
-        """Devices that a session can be opened on: "cpu", "cuda:0", "tensorrt:0", "gpu", "npu" ..."""
+        """Devices that a session can be opened on: "cpu", "cuda:0", "tensorrt:0", "gpu", "npu" ...
+
+        A library that is installed but broken still says "cpu": `open` then refuses with the reason.
+        """
 
     def reads(self, path: Path) -> bool:
         """Whether files with this suffix are for this engine at all."""

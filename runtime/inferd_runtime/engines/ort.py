@@ -1,0 +1,230 @@
+"""ONNX Runtime: CPU, and CUDA and TensorRT where the installed build has them.
+
+`InferenceSession.run` is the whole run path: it reads read-only numpy inputs in place and hands its own output buffers
+to numpy without a copy. I/O binding was measured slower (it copies outputs, and binding costs more than it saves), so
+it is used for nothing; BF16, which numpy arrays cannot carry into ONNX Runtime, goes through OrtValues. No custom
+operator library is ever registered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import importlib.metadata
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd_runtime.engines import Array, SessionOptions
+from inferd_runtime.engines.arrays import settled
+from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.reason import reason
+from inferd_runtime.errors import EngineFault, EngineRefused, InvalidRequest
+from inferd_runtime.tensor import BFLOAT16, STRING, TensorSpec
+
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-migraphx")
+_BFLOAT16_ONNX = 16  # TensorProto.BFLOAT16
+_SILENT = 4  # log only what is fatal: failures come back as exceptions
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(uint16)": np.dtype(np.uint16),
+    "tensor(uint32)": np.dtype(np.uint32),
+    "tensor(uint64)": np.dtype(np.uint64),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(int16)": np.dtype(np.int16),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bfloat16)": BFLOAT16,
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(string)": STRING,
+}
+
+
+def count_nvidia_devices(dev: Path = Path("/dev")) -> int:
+    """NVIDIA GPUs with a device node: /dev/nvidia0 ... on a PC or server, one behind nvmap on a Jetson."""
+    discrete = sum(1 for node in dev.glob("nvidia[0-9]*") if node.name.removeprefix("nvidia").isdigit())
+    return discrete or int((dev / "nvmap").exists())
+
+
+class OrtEngine:
+    """The `Engine` of ONNX Runtime; the library is imported on first use. Safe from any thread."""
+
+    name = "onnxruntime"
+
+    def __init__(self, *, gpus: Callable[[], int] = count_nvidia_devices) -> None:
+        self._gpus = gpus
+        self._lock = threading.Lock()
+        self._library: Any = None
+
+    @property
+    def version(self) -> str:
+        for distribution in _DISTRIBUTIONS:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                return importlib.metadata.version(distribution)
+        return str(self._import().__version__)
+
+    def devices(self) -> tuple[str, ...]:
+        try:
+            providers = self._import().get_available_providers()
+        except EngineRefused:
+            return ("cpu",)  # open() says why it is not
+        names = ["cpu"]
+        for kind, provider in (("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")):
+            if provider in providers:
+                names += [f"{kind}:{index}" for index in range(self._gpus())]
+        return tuple(names)
+
+    def reads(self, path: Path) -> bool:
+        return path.suffix == ".onnx"
+
+    def open(self, path: Path, options: SessionOptions) -> OrtSession:
+        library = self._import()
+        if options.precision not in ("auto", "f32"):
+            raise EngineRefused(f"ONNX Runtime has no {options.precision} hint: it computes in the file's own types")
+        providers = self._providers(options, path)
+        try:
+            session = library.InferenceSession(path, _session_options(library, options), providers=providers)
+            wanted = providers[0][0]
+            if wanted not in session.get_providers():
+                raise EngineRefused(f"{wanted} could not be started here (driver or library missing)")
+            return OrtSession(library, session, path)
+        except EngineRefused:
+            raise
+        except Exception as error:
+            raise EngineRefused(f"ONNX Runtime: {reason(error, path)}") from error
+
+    def _import(self) -> Any:
+        with self._lock:
+            if self._library is None:
+                try:
+                    library = importlib.import_module("onnxruntime")
+                    library.set_default_logger_severity(_SILENT)
+                except Exception as error:  # a broken native library raises more than ImportError
+                    raise EngineRefused(f"onnxruntime cannot be imported: {reason(error)}") from error
+                self._library = library
+            return self._library
+
+    def _providers(self, options: SessionOptions, path: Path) -> list[tuple[str, dict[str, str]]]:
+        """Execution providers in order of preference; nodes that one cannot take fall to the next."""
+        if options.device not in self.devices():
+            raise EngineRefused(f"ONNX Runtime has no device {options.device!r} here, only {', '.join(self.devices())}")
+        cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+        kind, _, index = options.device.partition(":")
+        if kind == "cpu":
+            return [cpu]
+        # Grow by what is asked, not by powers of two: the GPU is shared with other models.
+        cuda = ("CUDAExecutionProvider", {"device_id": index, "arena_extend_strategy": "kSameAsRequested"})
+        if kind == "cuda":
+            return [cuda, cpu]
+        settings = {"device_id": index}
+        folder = compiled_folder(options.cache_dir, "tensorrt", path)
+        if folder is not None:
+            settings |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder)}
+        return [("TensorrtExecutionProvider", settings), cuda, cpu]
+
+
+def _session_options(library: Any, options: SessionOptions) -> Any:
+    settings = library.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+    settings.log_severity_level = _SILENT
+    # Waiting threads sleep: the cores belong to others while this model has nothing to do.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return settings
+
+
+class OrtSession:
+    """The `Session` of ONNX Runtime: one InferenceSession, which concurrent callers share."""
+
+    def __init__(self, library: Any, session: Any, path: Path) -> None:
+        self._library = library
+        self._session = session
+        self._path = path
+        self.inputs = tuple(_spec(arg, "input") for arg in session.get_inputs())
+        self.outputs = tuple(_spec(arg, "output") for arg in session.get_outputs())
+        self.batch_symbols = tuple(_symbol(arg) for arg in (*session.get_inputs(), *session.get_outputs()))
+        self._input_names = tuple(spec.name for spec in self.inputs)
+        self._output_names = tuple(spec.name for spec in self.outputs)
+        self._is_plain = BFLOAT16 not in {spec.dtype for spec in (*self.inputs, *self.outputs)}
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
+        feeds = dict(zip(self._input_names, map(_input, self.inputs, inputs), strict=True))
+        names = [self._output_names[index] for index in outputs]
+        try:
+            results = self._session.run(names, feeds) if self._is_plain else self._run_values(names, feeds)
+            return [_output(result) for result in results]
+        except Exception as error:
+            raise EngineFault(f"ONNX Runtime: {reason(error, self._path)}") from error
+
+    def close(self) -> None:
+        self._session = None
+
+    def _run_values(self, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        """The way for BF16: everything that goes in or comes out is an OrtValue."""
+        value = self._library.OrtValue
+        values = {
+            name: value.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _BFLOAT16_ONNX)
+            if array.dtype == BFLOAT16
+            else value.ortvalue_from_numpy(array)
+            for name, array in feeds.items()
+        }
+        return [_from_value(result) for result in self._session.run_with_ort_values(names, values)]
+
+
+def _spec(arg: Any, role: str) -> TensorSpec:
+    dtype = _DTYPES.get(arg.type)
+    if dtype is None:
+        raise EngineRefused(f"{role} {arg.name!r} is a {arg.type}, which the protocol has no datatype for")
+    return TensorSpec(arg.name, dtype, tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape))
+
+
+def _symbol(arg: Any) -> str:
+    """The file's name of the first dimension; ONNX Runtime calls those without a name None or unk__7."""
+    first = arg.shape[0] if arg.shape else None
+    return first if isinstance(first, str) and not first.startswith("unk__") else ""
+
+
+def _input(spec: TensorSpec, array: Array) -> Array:
+    return settled(spec, array) if spec.dtype != STRING else _text(spec.name, array)
+
+
+def _text(name: str, array: Array) -> Array:
+    """Bytes as str, which ONNX Runtime wants; it would cut a string at its first NUL, so those are refused too."""
+    text = np.empty(array.shape, STRING)
+    flat = text.reshape(-1)
+    for index, item in enumerate(array.flat):
+        try:
+            flat[index] = item.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"input {name!r}: element {index} is not UTF-8 at byte {error.start}, and this model takes text"
+            ) from None
+    return text
+
+
+def _output(array: Array) -> Array:
+    if array.dtype != STRING:
+        return array
+    flat = np.empty(array.size, STRING)
+    for index, item in enumerate(array.flat):
+        flat[index] = item.encode("utf-8")
+    return flat.reshape(array.shape)
+
+
+def _from_value(value: Any) -> Array:
+    """An OrtValue on the CPU as an array of its own."""
+    if value.data_type() != "tensor(bfloat16)":
+        return np.array(value.numpy())
+    array = np.empty(value.shape(), BFLOAT16)
+    if array.nbytes:
+        ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
+    return array

@@ -1,0 +1,192 @@
+"""OpenVINO: CPU, and GPU and NPU where it sees them; reads ONNX, its own IR and TensorFlow Lite.
+
+A session is one compiled model with a pool of infer requests, one per stream. A run wraps each input in an ov.Tensor on
+the caller's memory, infers, and copies the outputs out. Output tensors are never preset: OpenVINO writes past the end
+of one that turns out too small, and into a stale one when another output is asked for; and presetting gained nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import queue
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd_runtime.engines import Array, SessionOptions
+from inferd_runtime.engines.arrays import settled
+from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.reason import reason
+from inferd_runtime.errors import EngineFault, EngineRefused
+from inferd_runtime.tensor import BFLOAT16, TensorSpec
+
+_SUFFIXES = (".onnx", ".xml", ".tflite")
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "boolean": np.dtype(np.bool_),
+    "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "f16": np.dtype(np.float16),
+    "bf16": BFLOAT16,
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+}
+
+
+class OvEngine:
+    """The `Engine` of OpenVINO; the library is imported on first use. Safe from any thread."""
+
+    name = "openvino"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._library: Any = None
+        self._core: Any = None
+
+    @property
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version("openvino")
+        except importlib.metadata.PackageNotFoundError:
+            return str(self._import().__version__)
+
+    def devices(self) -> tuple[str, ...]:
+        try:
+            self._import()
+            return tuple(device.lower() for device in self._core.available_devices)
+        except EngineRefused:
+            return ("cpu",)  # open() says why it is not
+
+    def reads(self, path: Path) -> bool:
+        return path.suffix in _SUFFIXES
+
+    def open(self, path: Path, options: SessionOptions) -> OvSession:
+        library = self._import()
+        if options.device not in self.devices():
+            raise EngineRefused(f"OpenVINO has no device {options.device!r} here, only {', '.join(self.devices())}")
+        try:
+            compiled = self._compile(path, options)
+            self._check_precision(compiled, options)
+            return OvSession(library, compiled, path, options.streams)
+        except EngineRefused:
+            raise
+        except Exception as error:
+            raise EngineRefused(f"OpenVINO: {reason(error, path)}") from error
+
+    def _import(self) -> Any:
+        with self._lock:
+            if self._core is None:
+                try:
+                    self._library = importlib.import_module("openvino")
+                    self._core = self._library.Core()
+                except Exception as error:  # a broken native library raises more than ImportError
+                    raise EngineRefused(f"openvino cannot be imported: {reason(error)}") from error
+            return self._library
+
+    def _compile(self, path: Path, options: SessionOptions) -> Any:
+        """Compile through the cache; a cache that fails (a full disk, say) is left aside."""
+        device, settings = options.device.upper(), _settings(options)
+        folder = compiled_folder(options.cache_dir, "openvino", path)
+        if folder is not None:
+            try:
+                return self._core.compile_model(path, device, settings | {"CACHE_DIR": str(folder)})
+            except Exception:  # noqa: S110 - without the cache it works, or fails with the reason that matters
+                pass
+        return self._core.compile_model(path, device, settings)
+
+    def _check_precision(self, compiled: Any, options: SessionOptions) -> None:
+        """OpenVINO quietly computes in another type where the device lacks the one asked for."""
+        if options.precision == "auto":
+            return
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != options.precision:
+            raise EngineRefused(f"OpenVINO would compute in {actual}: this device has no {options.precision}")
+
+
+def _settings(options: SessionOptions) -> dict[str, Any]:
+    settings: dict[str, Any] = {"NUM_STREAMS": str(options.streams)}
+    if options.device == "cpu":
+        settings["INFERENCE_NUM_THREADS"] = options.streams * options.threads
+        # Pinned threads of several models would all sit on the same cores.
+        settings["ENABLE_CPU_PINNING"] = False
+    if options.precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = options.precision
+    return settings
+
+
+class OvSession:
+    """The `Session` of OpenVINO. A request belongs to one caller between `get` and `put`."""
+
+    def __init__(self, library: Any, compiled: Any, path: Path, streams: int) -> None:
+        self._tensor = library.Tensor
+        self._path = path
+        self._compiled = compiled
+        self.inputs = tuple(_spec(port, "input") for port in compiled.inputs)
+        self.outputs = tuple(_spec(port, "output") for port in compiled.outputs)
+        # OpenVINO keeps no names of free dimensions.
+        self.batch_symbols = ("",) * (len(self.inputs) + len(self.outputs))
+        self._types = tuple(port.get_element_type() for port in compiled.inputs)
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
+        arrays = [_raw(settled(spec, array)) for spec, array in zip(self.inputs, inputs, strict=True)]
+        request = self._requests.get()
+        try:
+            # All inputs are set on every run: a request must never hold on to memory of a caller that has left.
+            for index, array in enumerate(arrays):
+                request.set_input_tensor(index, self._tensor(array, array.shape, self._types[index]))
+            request.infer({}, share_outputs=True)
+            return [self._copy(request.get_output_tensor(index).data, index) for index in outputs]
+        except Exception as error:
+            raise EngineFault(f"OpenVINO: {reason(error, self._path)}") from error
+        finally:
+            self._requests.put(request)
+
+    def close(self) -> None:
+        while not self._requests.empty():
+            self._requests.get_nowait()
+        self._compiled = None
+
+    def _copy(self, data: Array, index: int) -> Array:
+        array = np.array(data)
+        # OpenVINO has no numpy type for BF16 and calls it float16.
+        return array.view(BFLOAT16) if self.outputs[index].dtype == BFLOAT16 else array
+
+
+def _raw(array: Array) -> Array:
+    return array.view(np.uint16) if array.dtype == BFLOAT16 else array
+
+
+def _spec(port: Any, role: str) -> TensorSpec:
+    name = _name(port)
+    kind = port.get_element_type().get_type_name()
+    dtype = _DTYPES.get(kind)
+    if dtype is None:
+        raise EngineRefused(
+            f"OpenVINO: {role} {name!r} has the element type {kind}, which is not served by this engine"
+        )
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        raise EngineRefused(f"OpenVINO: the number of dimensions of {role} {name!r} is unknown")
+    return TensorSpec(name, dtype, tuple(-1 if dim.is_dynamic else dim.get_length() for dim in shape))
+
+
+def _name(port: Any) -> str:
+    """The name in the file: a port may have several, and its node is called after the right one."""
+    names = port.get_names()
+    node = str(port.get_node().get_friendly_name())
+    own = node.split("/sink_port_")[0]
+    if own in names or not names:
+        return own
+    return str(min(names))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inferd_runtime.engines import Engine, Session
+from inferd_runtime.probe.machine import Machine
 from inferd_runtime.spec import ModelSpec, Plan
 
 AUTO = "auto"
@@ -20,22 +21,51 @@ AUTO = "auto"
 class Ground:
     """What every plan stands on: engines that opened, reasons for those that did not, cores the daemon may use.
 
-    `cuda_refusal` is why no CUDA GPU may be used although an engine offers one, empty when it may. `engine` and
-    `inline` are the daemon's own settings; a model's settings overrule them.
+    `has_cuda_gpu`: the probe found an NVIDIA GPU; `cuda_refusal` is why we may not open it, empty when we may. `engine`
+    and `inline` are the daemon's own settings: a model's engine overrules the first, and "off" is final in the second.
     """
 
     engines: Mapping[str, Engine]
     cores: int
     missing: Mapping[str, str] = field(default_factory=dict)
+    has_cuda_gpu: bool = False
     cuda_refusal: str = ""
     engine: str = AUTO
     inline: str = AUTO
     cache_dir: Path | None = None
 
+    @classmethod
+    def on(
+        cls,
+        machine: Machine,
+        engines: Mapping[str, Engine],
+        missing: Mapping[str, str],
+        *,
+        cores: int = 0,
+        engine: str = AUTO,
+        inline: str = AUTO,
+        cache_dir: Path | None = None,
+    ) -> Ground:
+        """The ground on a probed machine; `cores` 0 takes what the probe allows."""
+        gpus = [device for device in machine.devices if device.kind == "gpu" and device.vendor == "NVIDIA"]
+        return cls(
+            engines,
+            cores or machine.usable_cores,
+            missing,
+            has_cuda_gpu=bool(gpus),
+            cuda_refusal="" if not gpus or any(gpu.may_open for gpu in gpus) else gpus[0].reason,
+            engine=engine,
+            inline=inline,
+            cache_dir=cache_dir,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a model's settings ask for; zeros, "auto" and None leave the choice to the rule. `max_batch` 0: not batched."""
+    """What a model's settings ask for; zeros, "auto" and None leave the choice to the rule.
+
+    `max_batch` 0 means that the first dimension is not a batch, though.
+    """
 
     variant: str | None = None
     engine: str = AUTO

@@ -1,0 +1,256 @@
+"""The static rule: an NVIDIA GPU through CUDA where one may be used, else OpenVINO where the model compiles, else ONNX
+Runtime; and streams, threads, batch and inline from the cores and the warm-up.
+
+Settings overrule the rule. Every candidate that was passed over becomes a veto with the engine's own reason. This is
+the safe plan that a version serves with until a measured plan is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferd_runtime.engines import Engine, Session, SessionOptions
+from inferd_runtime.errors import EngineRefused, InvalidModel, LoadFailed
+from inferd_runtime.planning.plan import AUTO, Ground, Planned, Wishes
+from inferd_runtime.planning.warm import Warmth, is_batched_by_shape, warm
+from inferd_runtime.spec import ModelSpec, Plan, Veto
+
+ORT = "onnxruntime"
+OPENVINO = "openvino"
+DEFAULT_MAX_BATCH = 64
+DEFAULT_BATCH = 16
+MAX_STREAMS = 4
+GPU_STREAMS = 2
+INLINE_US = 250.0
+# A full batch on the submitting thread may take no longer than this.
+INLINE_BATCH_US = 2000.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One thing to try, with the sentence that says why it is its turn."""
+
+    variant: str
+    engine: str
+    device: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.device}" + (f" {self.variant}" if self.variant else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    candidate: _Candidate
+    session: Session
+    warmth: Warmth
+    max_batch: int
+    batch_note: str
+    streams: int
+    threads: int
+
+
+def plan_version(ground: Ground, variants: Mapping[str, Path], wishes: Wishes) -> Planned:
+    """Choose for one version, open it and warm it. `variants` maps "" (the plain file), "int8", ... to files.
+
+    Raises InvalidModel where the wishes cannot be, LoadFailed with every refusal where no candidate works.
+    """
+    vetoes: list[Veto] = []
+    doubtful: _Opened | None = None
+    try:
+        for candidate in _candidates(ground, variants, wishes, vetoes):
+            opened = _open(ground, variants[candidate.variant], candidate, wishes, vetoes)
+            if opened is None:
+                continue
+            if not opened.warmth.fault:
+                return _planned(ground, opened, wishes, vetoes)
+            if doubtful is None:
+                doubtful = opened
+            else:
+                opened.session.close()
+        if doubtful is not None:
+            vetoes[:] = [veto for veto in vetoes if veto.candidate != str(doubtful.candidate)]
+            chosen, doubtful = doubtful, None
+            return _planned(ground, chosen, wishes, vetoes)
+    finally:
+        if doubtful is not None:
+            doubtful.session.close()
+    reasons = "; ".join(f"{veto.candidate}: {veto.reason}" for veto in vetoes)
+    raise LoadFailed(f"no engine can serve this model: {reasons or 'no engine is installed that reads its format'}")
+
+
+def _candidates(
+    ground: Ground, variants: Mapping[str, Path], wishes: Wishes, vetoes: list[Veto]
+) -> Iterator[_Candidate]:
+    """What to try, best first. Candidates that cannot even be tried become vetoes."""
+    for variant in _variants(variants, wishes):
+        for engine, device, why in _places(ground, wishes):
+            candidate = _Candidate(variant, engine, device, why)
+            refusal = _refusal(ground, candidate, variants[variant])
+            if refusal is None:
+                yield candidate
+            elif refusal:
+                vetoes.append(Veto(str(candidate), refusal))
+
+
+def _variants(variants: Mapping[str, Path], wishes: Wishes) -> Sequence[str]:
+    if wishes.variant is not None:
+        if wishes.variant not in variants:
+            there = ", ".join(repr(name) for name in sorted(variants))
+            raise InvalidModel(
+                f"variant {wishes.variant!r} is asked for, but there is only {there} ('' is the plain file)"
+            )
+        return (wishes.variant,)
+    known = [name for name in ("int8", "") if name in variants]
+    return known or sorted(variants)
+
+
+def _places(ground: Ground, wishes: Wishes) -> Iterator[tuple[str, str, str]]:
+    """Engine, device and why, in the order of the rule."""
+    engine = wishes.engine if wishes.engine != AUTO else ground.engine
+    asked = "the settings ask for it"
+    device = wishes.device
+    if device == AUTO:
+        rule = [
+            (ORT, "cuda:0", "an NVIDIA GPU may be used and ONNX Runtime has CUDA"),
+            (OPENVINO, "cpu", "OpenVINO compiles this model for the CPU, where it is the faster engine as a rule"),
+            (ORT, "cpu", "ONNX Runtime takes every ONNX model"),
+        ]
+    else:
+        rule = [(name, device, f"the settings ask for {device}") for name in (OPENVINO, ORT)]
+    for name, place, why in rule:
+        if engine in (AUTO, name):
+            yield name, place, why if engine == AUTO or place != "cpu" else asked
+
+
+def _refusal(ground: Ground, candidate: _Candidate, path: Path) -> str | None:
+    """Why a candidate cannot be tried: None when it can, empty when that is not worth a word."""
+    is_cuda = candidate.device.startswith(("cuda", "tensorrt"))
+    engine = ground.engines.get(candidate.engine)
+    if engine is None:
+        return "" if is_cuda else ground.missing.get(candidate.engine, "not installed")
+    if not engine.reads(path):
+        return f"{candidate.engine} does not read {path.suffix} files"
+    if is_cuda and ground.cuda_refusal:
+        return ground.cuda_refusal
+    if candidate.device not in engine.devices():
+        if is_cuda and not ground.has_cuda_gpu:
+            return ""
+        return f"the installed {candidate.engine} {engine.version} has only {', '.join(engine.devices())}"
+    return None
+
+
+def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vetoes: list[Veto]) -> _Opened | None:
+    """Open and warm one candidate; None when it is vetoed. A doubtful warm-up is noted as a veto that may be lifted."""
+    streams, threads = _share(ground.cores, candidate.device, wishes)
+    options = SessionOptions(candidate.device, streams, threads, wishes.precision, ground.cache_dir)
+    engine: Engine = ground.engines[candidate.engine]
+    try:
+        session = engine.open(path, options)
+    except EngineRefused as error:
+        vetoes.append(Veto(str(candidate), str(error)))
+        return None
+    try:
+        max_batch, note = _max_batch(session, wishes)
+        warmth = warm(session, is_batched=max_batch > 0, many_rows=_batch(max_batch, wishes))
+        if max_batch and warmth.is_batch is False and wishes.max_batch is None:
+            max_batch, note = 0, f"its free first dimension is not a batch: {warmth.batch_fault}"
+    except BaseException:
+        session.close()
+        raise
+    if warmth.fault:
+        vetoes.append(Veto(str(candidate), f"the warm-up failed: {warmth.fault}"))
+        if not warmth.is_guess:
+            session.close()
+            return None
+    return _Opened(candidate, session, warmth, max_batch, note, streams, threads)
+
+
+def _share(cores: int, device: str, wishes: Wishes) -> tuple[int, int]:
+    """Streams and threads per stream."""
+    if device != "cpu":
+        return wishes.streams or GPU_STREAMS, wishes.threads or 1
+    if wishes.streams:
+        return wishes.streams, wishes.threads or max(1, cores // wishes.streams)
+    if wishes.threads:
+        return max(1, min(MAX_STREAMS, cores // wishes.threads)), wishes.threads
+    streams = max(1, min(MAX_STREAMS, cores))
+    return streams, max(1, cores // streams)
+
+
+def _max_batch(session: Session, wishes: Wishes) -> tuple[int, str]:
+    """The most rows of a request, and a word on why. Raises InvalidModel."""
+    if wishes.max_batch == 0:
+        return 0, "max_batch = 0 in model.toml says that the first dimension is not a batch"
+    is_batched = is_batched_by_shape(session)
+    if wishes.max_batch is None:
+        return (DEFAULT_MAX_BATCH, "") if is_batched else (0, "not every input and output has a free first dimension")
+    if not is_batched:
+        fixed = next(t for t in (*session.inputs, *session.outputs) if not t.shape or t.shape[0] >= 0)
+        raise InvalidModel(
+            f"max_batch = {wishes.max_batch} in model.toml, but {fixed.name!r} has shape {list(fixed.shape)}, whose "
+            "first dimension is not free; leave max_batch out"
+        )
+    return wishes.max_batch, ""
+
+
+def _batch(max_batch: int, wishes: Wishes) -> int:
+    return min(wishes.batch or DEFAULT_BATCH, max_batch)
+
+
+def _planned(ground: Ground, opened: _Opened, wishes: Wishes, vetoes: Sequence[Veto]) -> Planned:
+    candidate, session = opened.candidate, opened.session
+    batch = _batch(opened.max_batch, wishes)
+    is_inline, inline_why = _inline(ground, opened, wishes)
+    plan = Plan(
+        engine=candidate.engine,
+        device=candidate.device,
+        variant=candidate.variant,
+        precision=wishes.precision,
+        streams=opened.streams,
+        threads=opened.threads,
+        batch=batch,
+        inline=is_inline,
+        run_us=round(opened.warmth.run_us, 1),
+        reason=" ".join(_sentences(ground, opened, batch, inline_why, wishes)),
+        vetoes=tuple(vetoes),
+    )
+    return Planned(plan, ModelSpec(session.inputs, session.outputs, opened.max_batch), session)
+
+
+def _inline(ground: Ground, opened: _Opened, wishes: Wishes) -> tuple[bool, str]:
+    """Whether batches run on the submitting thread, and the sentence that says why."""
+    warmth = opened.warmth
+    if ground.inline == "off":
+        return False, "Runs on worker threads: inline execution is off in the daemon's configuration."
+    if wishes.inline != AUTO:
+        is_on = wishes.inline == "on"
+        where = "on the submitting thread" if is_on else "on worker threads"
+        return is_on, f'Runs {where}: inline = "{wishes.inline}" in model.toml.'
+    if opened.candidate.device != "cpu":
+        return False, "Runs on worker threads: the submitting thread does not wait for a device."
+    if warmth.fault or warmth.has_free_sizes:
+        return False, "Runs on worker threads: its sizes are free, so how long a run takes is not known."
+    if warmth.run_us >= INLINE_US:
+        return False, f"Runs on worker threads: a run of one row took {warmth.run_us:.0f} us, {INLINE_US:.0f} or more."
+    if warmth.many_us >= INLINE_BATCH_US:
+        return False, f"Runs on worker threads: a full batch took {warmth.many_us:.0f} us."
+    return True, f"Runs on the submitting thread: a run of one row took {warmth.run_us:.0f} us, under {INLINE_US:.0f}."
+
+
+def _sentences(ground: Ground, opened: _Opened, batch: int, inline_why: str, wishes: Wishes) -> Iterator[str]:
+    candidate = opened.candidate
+    variant = f", variant {candidate.variant}" if candidate.variant else ""
+    yield f"Static rule: {candidate.engine} on {candidate.device}{variant}, because {candidate.why}."
+    is_asked = wishes.streams or wishes.threads
+    source = "as the settings ask" if is_asked else f"from {ground.cores} usable cores"
+    yield f"{opened.streams} streams of {opened.threads} threads {source}."
+    if batch:
+        yield f"Up to {batch} rows run together."
+    else:
+        yield f"Requests run one by one: {opened.batch_note}."
+    if opened.warmth.fault:
+        yield f"The warm-up failed on made-up inputs, which may be no fault of the model: {opened.warmth.fault}."
+    yield inline_why

@@ -1,0 +1,128 @@
+"""One model's own settings, `model.toml`: strict, so that a slip of the pen is told and not silently ignored.
+
+An unknown key names the nearest known one; a bad value says where it stands, what came and what is allowed. A model
+without the file has the defaults. Nothing here touches the model itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from inferd_runtime.errors import InvalidModel
+from inferd_runtime.planning.plan import Wishes
+
+MAX_SETTINGS_BYTES = 64 << 10
+
+_VersionNumber = Annotated[int, Meta(ge=1, le=999_999_999)]
+_VersionList = Annotated[tuple[_VersionNumber, ...], Meta(min_length=1, max_length=100)]
+_LabelFiles = dict[str, Annotated[str, Meta(min_length=1, max_length=255)]]
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `model.toml` may say; the description of each key is what error messages and the documentation show."""
+
+    versions: Annotated[
+        Literal["latest", "all"] | _VersionList,
+        Meta(description='"latest", "all" or a list of version numbers such as [1, 3]'),
+    ] = "latest"
+    variant: Annotated[
+        str | None,
+        Meta(description='the name of a variant such as "int8", or "" for the plain file'),
+    ] = None
+    engine: Annotated[
+        Literal["auto", "onnxruntime", "openvino"], Meta(description='"auto", "onnxruntime" or "openvino"')
+    ] = "auto"
+    device: Annotated[
+        str,
+        Meta(
+            pattern=r"^(auto|cpu|npu|gpu|(gpu|cuda|tensorrt)[:.][0-9]{1,2})$",
+            description='"auto", "cpu", "cuda:0", "tensorrt:0", "gpu" or "npu"',
+        ),
+    ] = "auto"
+    precision: Annotated[Literal["auto", "f32", "bf16", "f16"], Meta(description='"auto", "f32", "bf16" or "f16"')] = (
+        "auto"
+    )
+    streams: Annotated[int, Meta(ge=0, le=256, description="a whole number from 0 (chosen for you) to 256")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="a whole number from 0 (chosen for you) to 1024")] = 0
+    max_batch: Annotated[
+        int | None,
+        Meta(description="a whole number from 0 (the first dimension is not a batch) to 65536"),
+    ] = None
+    batch: Annotated[int, Meta(ge=0, le=65_536, description="a whole number from 0 (chosen for you) to 65536")] = 0
+    inline: Annotated[Literal["auto", "off", "on"], Meta(description='"auto", "off" or "on"')] = "auto"
+    labels: Annotated[
+        _LabelFiles, Meta(description='a table of output names and file names: [labels] probabilities = "labels.txt"')
+    ] = msgspec.field(default_factory=dict)
+
+    def wishes(self) -> Wishes:
+        """What planning is asked for."""
+        return Wishes(
+            variant=self.variant,
+            engine=self.engine,
+            device=self.device.replace(".", ":"),
+            precision=self.precision,
+            streams=self.streams,
+            threads=self.threads,
+            max_batch=self.max_batch,
+            batch=self.batch,
+            inline=self.inline,
+        )
+
+
+_HINTS: dict[str, Any] = get_type_hints(ModelSettings, include_extras=True)
+# What a union's alternatives cannot carry themselves.
+_OPTIONAL: dict[str, Any] = {
+    "variant": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")],
+    "max_batch": Annotated[int, Meta(ge=0, le=65_536)],
+}
+
+
+def read_settings(path: Path) -> ModelSettings:
+    """The settings in `path`, or the defaults where there is no such file. Raises InvalidModel."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SETTINGS_BYTES + 1)
+    except FileNotFoundError:
+        return ModelSettings()
+    except OSError as error:
+        raise InvalidModel(f"{path.name} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_SETTINGS_BYTES:
+        raise InvalidModel(f"{path.name} is larger than {MAX_SETTINGS_BYTES} bytes")
+    return parse_settings(data, path.name)
+
+
+def parse_settings(data: bytes, place: str) -> ModelSettings:
+    """Settings from the bytes of a file called `place` in messages. Raises InvalidModel."""
+    try:
+        table = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"{place} is not TOML: {error}") from None
+    values: dict[str, Any] = {key: _value(place, key, value) for key, value in table.items()}
+    return ModelSettings(**values)
+
+
+def _value(place: str, key: str, value: object) -> object:
+    if key not in _HINTS:
+        near = difflib.get_close_matches(key, _HINTS, n=1, cutoff=0.0)[0]
+        raise InvalidModel(f"{place}: unknown key {key!r}; the nearest known key is {near!r}")
+    try:
+        return cast(object, msgspec.convert(value, _OPTIONAL.get(key, _HINTS[key])))
+    except msgspec.ValidationError:
+        raise InvalidModel(f"{place}: {key} = {_shown(value)}, but it must be {_allowed(key)}") from None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _allowed(key: str) -> str:
+    return next(
+        str(meta.description) for meta in _HINTS[key].__metadata__ if isinstance(meta, Meta) and meta.description
+    )

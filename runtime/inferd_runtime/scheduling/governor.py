@@ -63,10 +63,7 @@ def decide(stance: Stance, sample: LoadSample, policy: Policy) -> Stance:
     if policy.mode == "fixed":
         return Stance(policy.ceiling)
     size = min(max(stance.size, policy.floor), policy.ceiling)
-    foreign = max(0.0, sample.host_busy_cores - sample.own_busy_cores)
-    free = policy.host_cores - foreign
-    if not math.isfinite(free):
-        return Stance(size)
+    free = policy.host_cores - sample.others_busy_cores
     if size > free + YIELD_ABOVE_CORES:
         return Stance(max(policy.floor, math.floor(free + YIELD_ABOVE_CORES)))
     if size == policy.ceiling or size + 1 > free + REGAIN_BELOW_CORES:

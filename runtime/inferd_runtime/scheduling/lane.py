@@ -95,6 +95,15 @@ class Lane:
         return self._queue.running
 
     @property
+    def accepted(self) -> int:
+        """Jobs accepted since the lane was made."""
+        return self._queue.accepted
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
     def is_inline(self) -> bool:
         return self._defer is not None
 
@@ -121,9 +130,13 @@ class Lane:
         if self._defer is None and self._queue.waiting:
             self._bury(self._queue.sweep())
 
+    def stop(self) -> None:
+        """Take no more; what was accepted is still served."""
+        self._queue.stop()
+
     def drain(self, timeout_s: float) -> bool:
-        """Take no more and finish what was accepted; False when time ran out. An inline lane needs its thread
-        running meanwhile, so this is not for that thread."""
+        """`stop`, and wait until all is delivered; False when time ran out. An inline lane needs its thread running
+        meanwhile, so this is not for that thread."""
         self._queue.stop()
         return self._queue.wait_quiet(timeout_s)
 

@@ -46,6 +46,7 @@ class JobQueue:
         self._idle = 0
         self._is_closed = False
         self._swept_ns = -_SWEEP_PAUSE_NS
+        self.accepted = 0
         self.waiting = 0
         self.waiting_rows = 0
         self.running = 0
@@ -63,6 +64,7 @@ class JobQueue:
             if group is None:
                 self._groups[job.group] = group = deque()
             group.append(job)
+            self.accepted += 1
             self.waiting += 1
             self.waiting_rows += job.rows
             if self._idle:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inferd import Client
 from inferd.errors import InferdError
+
+from inferd import Client
 
 INFERD = str(Path(sys.executable).with_name("inferd"))
 

@@ -7,8 +7,8 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from inferd.errors import EngineFault, Forbidden, Unauthenticated
+
 from tests.e2e.conftest import Served
 from tests.e2e.daemon import until
 from tests.e2e.raw import answer, connected, infer_bytes, request
@@ -101,7 +101,8 @@ BAD_BODIES = {
     "deep JSON": (request("POST", "/v2/models/mlp/infer", b"[" * 100_000), 400),
     "header longer than body": (
         request("POST", "/v2/models/mlp/infer", b"{}", {"Inference-Header-Content-Length": "100"}), 400),
-    "header length text": (request("POST", "/v2/models/mlp/infer", b"{}", {"Inference-Header-Content-Length": "2x"}), 400),
+    "header length text": (
+        request("POST", "/v2/models/mlp/infer", b"{}", {"Inference-Header-Content-Length": "2x"}), 400),
     "negative header length": (
         request("POST", "/v2/models/mlp/infer", b"{}", {"Inference-Header-Content-Length": "-1"}), 400),
     "missing bytes": (header_and(binary([1, 64], 256), b"\0" * 255), 400),
@@ -155,7 +156,7 @@ def test_a_fault_in_the_engine_is_a_500_for_its_request_only(served: Served) -> 
     good, bad = np.zeros((1, 1), np.int64), np.full((1, 1), 10_000, np.int64)
     with served.daemon.client() as client:
         client.infer("faulting", {"index": good})
-        with pytest.raises(EngineFault, match="(?i)index|bounds|range"):
+        with pytest.raises(EngineFault, match=r"(?i)index|bounds|range"):
             client.infer("faulting", {"index": bad})
         client.infer("faulting", {"index": good})
 

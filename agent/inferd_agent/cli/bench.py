@@ -67,7 +67,6 @@ def command(
     inferd bench digits --rate 500 --duration 20
     """
     from inferd import AsyncClient
-
     from inferd_agent.cli.loadtest import Outcome, closed_loop, open_loop
 
     async def run() -> tuple[Outcome, int]:
@@ -128,7 +127,7 @@ def show(summary: dict[str, object]) -> None:
         out.print(f"  [red]errors {summary['errors']}  dropped {summary['dropped']}[/]")
 
 
-class progress:  # noqa: N801 - used as a function
+class progress:
     """A progress bar on standard error, or nothing."""
 
     def __init__(self, *, show: bool) -> None:

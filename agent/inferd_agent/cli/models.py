@@ -54,9 +54,8 @@ def show_one(d: dict[str, Any]) -> None:
     out = console()
     plan, spec = d["plan"], d["inputs"] is not None
     style = STATE_STYLE.get(d["state"], "")
-    out.print(
-        f"[bold]{d['name']}[/] version {d['version']}  [{style}]{d['state']}[/]  {d['format']}, {human_bytes(d['file_bytes'])}"
-    )
+    size = human_bytes(d["file_bytes"])
+    out.print(f"[bold]{d['name']}[/] version {d['version']}  [{style}]{d['state']}[/]  {d['format']}, {size}")
     lines = [
         ("reason", d["reason"]),
         ("int8", quantisation(d["quantisation"], long=True)),

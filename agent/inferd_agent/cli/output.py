@@ -28,7 +28,7 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--url",
             metavar="URL",
-            help="Daemon: unix:/path, https://host:port, http://127.0.0.1:port.  [env: INFERD_URL; default: the local one]",
+            help="unix:/path, https://host:port or http://127.0.0.1:port.  [env: INFERD_URL; default: the local one]",
         ),
     ):
         command = option(command)

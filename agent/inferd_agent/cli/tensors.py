@@ -94,10 +94,8 @@ def made_up(specs: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sequence[in
     for spec in specs:
         dtype, name = DATATYPES[spec["datatype"]], spec["name"]
         declared = list(spec["shape"])
-        shape = list(
-            shapes.get(name) or [rows if i == 0 and d < 0 else max(d, 1) if d else d for i, d in enumerate(declared)]
-        )
-        if dtype == object:
+        shape = list(shapes.get(name) or [dim if dim >= 0 else 1 if i else rows for i, dim in enumerate(declared)])
+        if dtype.kind == "O":
             inputs[name] = np.full(shape, b"inferd", dtype=object)
         elif dtype.kind in "iub":
             inputs[name] = rng.integers(0, 2, size=shape).astype(dtype)

@@ -24,8 +24,8 @@ def state_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Create, list, rotate and revoke the tokens that clients call with.
 
-    Over a Unix socket the daemon's own user and root need none. A token is shown once, when it is made; only a digest is
-    stored. Changes take effect within a second, without a restart.
+    Over a Unix socket the daemon's own user and root need none. A token is shown once, when it is made; only a digest
+    is stored. Changes take effect within a second, without a restart.
 
     \b
     inferd token create camera-7 --scopes infer --models 'ocr-*' --expires 90d

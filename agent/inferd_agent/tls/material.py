@@ -1,0 +1,238 @@
+"""What the daemon's TLS stands on: STATE/tls/{ca.pem,ca.key,cert.pem,key.pem}, own files, and the live contexts.
+
+Invariants: a private key is never readable by others; a failed renewal or reload leaves what served before, on the disk
+and in the contexts. New certificates go into the living contexts: open connections keep theirs, new ones get the new.
+Runs on one thread; making a certificate takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from inferd_agent.config import Listener
+from inferd_agent.errors import ConfigError
+from inferd_agent.files import make_private_folder, write_all_atomically, write_atomically
+from inferd_agent.tls.files import check_own, read_certificates, read_key
+from inferd_agent.tls.host import HostNames, find_host
+from inferd_agent.tls.issue import (
+    AUTHORITY_SPARE,
+    Pair,
+    fingerprint,
+    host_of,
+    is_fresh,
+    is_valid,
+    issue,
+    new_authority,
+)
+
+log = logging.getLogger(__name__)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class TlsMaterial:
+    """Opens or makes the certificates; construction raises ConfigError if nothing can be served with."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        names: Iterable[str] = (),
+        cert: str = "",
+        key: str = "",
+        host: Callable[[], HostNames] = find_host,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._folder = folder
+        self._host = host
+        self._clock = clock
+        self._names = tuple(names)
+        self._local = _server_context()
+        self._own: ssl.SSLContext | None = None
+        self._own_certificate: x509.Certificate | None = None
+        self._refresh()
+        self._certificate = read_certificates(self._cert_path)[0]
+        self._local.load_cert_chain(self._cert_path, self._key_path)
+        self._take_own(cert, key)
+
+    @property
+    def ca_path(self) -> Path:
+        """The local CA's certificate, for clients."""
+        return self._folder / "ca.pem"
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the certificates in use: `ca`, `local`, and `own` if one is."""
+        found = {"ca": fingerprint(read_certificates(self.ca_path)[0]), "local": fingerprint(self._certificate)}
+        return found | ({"own": fingerprint(self._own_certificate)} if self._own_certificate else {})
+
+    @property
+    def host_names(self) -> HostNames:
+        """What the local CA's certificate is good for."""
+        return host_of(self._certificate)
+
+    @property
+    def expires(self) -> datetime:
+        """When the local CA's certificate ends."""
+        return self._certificate.not_valid_after_utc
+
+    def context_for(self, listener: Listener) -> ssl.SSLContext | None:
+        """The living context of a listener: the own certificate for TCP if there is one, else the local CA's."""
+        if not listener.tls:
+            return None
+        return self._own if listener.kind == "tcp" and self._own is not None else self._local
+
+    def renew(self) -> bool:
+        """Renew what is due (call it now and then); True if a certificate changed. ConfigError keeps the old one."""
+        if not self._refresh():
+            return False
+        _scratch_check(self._cert_path, self._key_path)
+        self._local.load_cert_chain(self._cert_path, self._key_path)
+        self._certificate = read_certificates(self._cert_path)[0]
+        log.info("new certificate for %s, good until %s", ", ".join(self.host_names.names), f"{self.expires:%Y-%m-%d}")
+        return True
+
+    def reload(self, *, names: Iterable[str], cert: str = "", key: str = "") -> None:
+        """Take changed settings and changed files. ConfigError keeps what served before.
+
+        An own certificate where there was none, or none where there was one, needs new listeners: that is refused.
+        """
+        if bool(cert) != (self._own is not None):
+            raise ConfigError("tls.cert: an own certificate is added or taken away by a restart")
+        old, self._names = self._names, tuple(names)
+        try:
+            self._take_own(cert, key)
+            self.renew()
+        except ConfigError:
+            self._names = old
+            raise
+
+    def publish(self, listener: Listener) -> Path | None:
+        """Write the CA's certificate beside a TLS Unix socket, so that local clients find their trust there."""
+        if listener.kind != "unix" or not listener.tls:
+            return None
+        path = published_path(listener)
+        try:
+            write_atomically(path, self.ca_path.read_bytes(), mode=0o644)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        return path
+
+    @property
+    def _cert_path(self) -> Path:
+        return self._folder / "cert.pem"
+
+    @property
+    def _key_path(self) -> Path:
+        return self._folder / "key.pem"
+
+    def _take_own(self, cert: str, key: str) -> None:
+        if not cert:
+            return
+        leaf = check_own(Path(cert), Path(key), self._clock())
+        _scratch_check(Path(cert), Path(key))
+        self._own = self._own or _server_context()
+        self._own.load_cert_chain(cert, key)
+        self._own_certificate = leaf
+
+    def _refresh(self) -> bool:
+        """Bring the files up to date; True if the server's pair was written. A disk that is full keeps a valid pair."""
+        host = self._host().plus(self._names)
+        try:
+            make_private_folder(self._folder)
+            authority = self._authority(host)
+            if self._is_current(authority, host):
+                return False
+            pair = issue(self._signing(authority), host, self._clock())
+            write_all_atomically(
+                {self._key_path: (pair.key_pem, 0o600), self._cert_path: (pair.certificate_pem, 0o644)}
+            )
+        except OSError as error:
+            if not self._is_usable():
+                raise ConfigError(f"{self._folder}: cannot write certificates: {error.strerror}") from error
+            log.error("%s: cannot renew the certificate: %s; the old one goes on", self._folder, error.strerror)
+            return False
+        return True
+
+    def _authority(self, host: HostNames) -> Pair | x509.Certificate:
+        """The CA, made or renewed if need be; without its key where that is kept elsewhere."""
+        ca_key = self._folder / "ca.key"
+        certificate = read_certificates(self.ca_path)[0] if self.ca_path.exists() else None
+        key = read_key(ca_key) if ca_key.exists() else None
+        if certificate is not None and key is None:
+            return certificate
+        if certificate is not None and key is not None:
+            pair = Pair(certificate, key)
+            if not pair.matches:
+                raise ConfigError(f"{ca_key}: is not the key of {self.ca_path}; restore the right one from a backup")
+            now = self._clock()
+            if is_valid(certificate, now) and certificate.not_valid_after_utc - now > AUTHORITY_SPARE:
+                return pair
+        if key is not None and not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ConfigError(f"{ca_key}: is not an ECDSA key of inferd's")
+        made = new_authority(_short_name(host), self._clock(), key)
+        write_all_atomically({ca_key: (made.key_pem, 0o600), self.ca_path: (made.certificate_pem, 0o644)})
+        log.info("new local CA %s", self.ca_path)
+        return made
+
+    def _signing(self, authority: Pair | x509.Certificate) -> Pair:
+        if isinstance(authority, Pair):
+            return authority
+        raise ConfigError(
+            f"{self._folder / 'ca.key'}: is missing, so no certificate can be made; restore it, or remove"
+            f" {self._folder} to start with a new CA (clients then need the new ca.pem)"
+        )
+
+    def _is_current(self, authority: Pair | x509.Certificate, host: HostNames) -> bool:
+        ca = authority.certificate if isinstance(authority, Pair) else authority
+        pair = self._pair()
+        if pair is None:
+            return False
+        return is_fresh(pair, ca, host, self._clock()) or (not isinstance(authority, Pair) and self._is_usable())
+
+    def _is_usable(self) -> bool:
+        """True where the pair on the disk can serve, however soon it is due."""
+        pair = self._pair()
+        return pair is not None and pair.matches and is_valid(pair.certificate, self._clock())
+
+    def _pair(self) -> Pair | None:
+        """The server's pair, None where there is none or it is damaged: it can be made again."""
+        try:
+            return Pair(read_certificates(self._cert_path)[0], read_key(self._key_path))
+        except ConfigError:
+            return None
+
+
+def published_path(listener: Listener) -> Path:
+    """Where a listener's CA certificate is published."""
+    return Path(f"{listener.path}.ca.pem")
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _scratch_check(cert: Path, key: Path) -> None:
+    """Load a pair where it harms nobody: a context is left half changed when loading fails."""
+    try:
+        _server_context().load_cert_chain(cert, key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"{cert}: cannot be used for TLS: {error}") from error
+
+
+def _short_name(host: HostNames) -> str:
+    """The host's own short name for the CA's subject."""
+    local = [name for name in host.names if name.endswith(".local")]
+    return local[0].removesuffix(".local") if local else "localhost"

@@ -46,10 +46,9 @@ def command(requests: int, as_json: bool) -> int:
             with Client(url, token=token) as client:
                 [description] = client.descriptions(MODEL)
                 say(f"model    {headline(description)}")
-                say(
-                    f"engine   {description['plan']['engine']} on {description['plan']['device']}: {description['plan']['reason']}"
-                )
-                for veto in description["plan"]["vetoes"]:
+                plan = description["plan"]
+                say(f"engine   {plan['engine']} on {plan['device']}: {plan['reason']}")
+                for veto in plan["vetoes"]:
                     say(f"         not {veto['candidate']}: {veto['reason']}")
                 outcome = measure(client, digits, requests)
     shown = outcome.pop("shown")

@@ -38,10 +38,7 @@ def show(m: dict[str, Any]) -> None:
     cpu, memory, out = m["cpu"], m["memory"], console()
     lines = [
         ("board", m["board"]),
-        (
-            "cpu",
-            f"{cpu['model'] or 'unknown'} ({cpu['arch']}), {cpu['physical_cores']} cores, {cpu['logical_cores']} threads",
-        ),
+        ("cpu", f"{cpu['model'] or 'unknown'} ({cpu['arch']}), {counted(cpu)}"),
         ("int8", ", ".join(cpu["flags"]) or "no INT8 instructions known here; INT8 may not be faster than float"),
         ("cores", f"{m['usable_cores']} to use: {m['core_reason']}"),
         (
@@ -49,10 +46,7 @@ def show(m: dict[str, Any]) -> None:
             f"{human_bytes(memory['usable_bytes'])} usable, {human_bytes(memory['available_bytes'])} free now"
             + limit(memory),
         ),
-        (
-            "caches",
-            ", ".join(f"L{c['level']}{kind(c)} {c['count']} x {human_bytes(c['size_bytes'])}" for c in m["caches"]),
-        ),
+        ("caches", ", ".join(cache(c) for c in m["caches"])),
         *((d["kind"], device(d)) for d in m["devices"]),
         *(("engine", f"{e['name']} {e['version']} on {', '.join(e['devices'])}") for e in m["engines"]),
         *(("no engine", f"{name}: {reason}") for name, reason in m["missing_engines"].items()),

@@ -43,7 +43,7 @@ def read_section(
 
 def _read_bool(octets: Array) -> Array:
     if octets.size and octets.max() > 1:
-        array = octets != 0
+        array: Array = octets != 0
         array.flags.writeable = False
         return array
     flags: Array = octets.view(BOOL)

@@ -186,7 +186,12 @@ def _max_batch(session: Session, wishes: Wishes) -> tuple[int, str]:
         return 0, "max_batch = 0 in model.toml says that the first dimension is not a batch"
     is_batched = is_batched_by_shape(session)
     if wishes.max_batch is None:
-        return (DEFAULT_MAX_BATCH, "") if is_batched else (0, "not every input and output has a free first dimension")
+        if not is_batched:
+            return 0, "not every input and output has a free first dimension"
+        symbols = sorted(set(session.batch_symbols) - {""})
+        if len(symbols) > 1:
+            return 0, f"the file gives the first dimensions different names ({', '.join(symbols)})"
+        return DEFAULT_MAX_BATCH, ""
     if not is_batched:
         fixed = next(t for t in (*session.inputs, *session.outputs) if not t.shape or t.shape[0] >= 0)
         raise InvalidModel(

@@ -43,15 +43,17 @@ class Box:
     bottom: int
 
 
-def draw_page(lines: tuple[str, ...] = PAGE_LINES, size: int = 26) -> Image.Image:
-    """The lines as black text on white paper, the same pixels every time."""
+def draw_page(
+    lines: tuple[str, ...] = PAGE_LINES, size: int = 26, ink: str = "#141418", paper: str = "white"
+) -> Image.Image:
+    """The lines of text on paper, the same pixels every time."""
     font = ImageFont.load_default(size=size)
     width = 2 * size + max(int(font.getlength(line)) for line in lines)
     pitch = 2 * size
-    page = Image.new("RGB", (width, pitch * len(lines) + size), "white")
+    page = Image.new("RGB", (width, pitch * len(lines) + size), paper)
     pen = ImageDraw.Draw(page)
     for row, line in enumerate(lines):
-        pen.text((size, size // 2 + row * pitch), line, font=font, fill=(20, 20, 24))
+        pen.text((size, size // 2 + row * pitch), line, font=font, fill=ink)
     return page
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from inferd_agent import demo
 
-VERSION = demo.model_folder() / demo.MODEL / "1"
+VERSION = demo.MODELS / demo.MODEL / "1"
 INT8, FP32 = VERSION / "model.int8.onnx", VERSION / "model.fp32.onnx"
 
 
@@ -71,7 +71,7 @@ def test_held_out_digits_are_what_the_readme_says() -> None:
 
 def test_labels_name_the_ten_classes() -> None:
     """model.toml points at a file of ten labels."""
-    folder = demo.model_folder() / demo.MODEL
+    folder = demo.MODELS / demo.MODEL
     settings = tomllib.loads((folder / "model.toml").read_text())
     labels = (folder / settings["labels"][demo.OUTPUT]).read_text().splitlines()
     assert labels == [str(digit) for digit in range(10)]

@@ -3,6 +3,6 @@
 Plain files and numpy: nothing here knows the daemon, a client or an engine. See README.md beside this file for sources.
 """
 
-from inferd_agent.demo.digits import INPUT, MODEL, OUTPUT, Digits, accuracy, draw, held_out, model_folder, side_by_side
+from inferd_agent.demo.digits import INPUT, MODEL, MODELS, OUTPUT, Digits, accuracy, draw, held_out, side_by_side
 
-__all__ = ["INPUT", "MODEL", "OUTPUT", "Digits", "accuracy", "draw", "held_out", "model_folder", "side_by_side"]
+__all__ = ["INPUT", "MODEL", "MODELS", "OUTPUT", "Digits", "accuracy", "draw", "held_out", "side_by_side"]

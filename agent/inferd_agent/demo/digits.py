@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+FOLDER = Path(__file__).parent
+MODELS = FOLDER / "models"
 MODEL = "digits"
 INPUT = "image"
 OUTPUT = "probabilities"
@@ -34,19 +35,9 @@ class Digits:
         return np.ascontiguousarray(self.images[:, None], np.float32)
 
 
-def folder() -> Path:
-    """Where the demo's files lie; inferd is always installed unpacked."""
-    return Path(str(resources.files("inferd_agent.demo")))
-
-
-def model_folder() -> Path:
-    """The folder of models to serve."""
-    return folder() / "models"
-
-
 def held_out() -> Digits:
     """The digits that training never saw."""
-    with np.load(folder() / "digits_heldout.npz", allow_pickle=False) as stored:
+    with np.load(FOLDER / "digits_heldout.npz", allow_pickle=False) as stored:
         return Digits(images=stored["images"], labels=stored["labels"])
 
 

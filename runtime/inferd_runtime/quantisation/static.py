@@ -6,6 +6,8 @@ weights that stays float is in the report with its reason. The target appears wh
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import tempfile
@@ -13,15 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from inferd_runtime.errors import EngineRefused, InferdError, InvalidModel, InvalidRequest, Unsupported
+from inferd_runtime.errors import EngineRefused, InvalidModel, InvalidRequest, Unsupported
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
-Method = Literal["minmax", "percentile", "entropy"]
 
 DEFAULT_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 COMPARED_SAMPLES = 8
@@ -57,12 +58,13 @@ def quantise(
     per_channel: bool = True,
     operators: tuple[str, ...] = DEFAULT_OPERATORS,
     keep_float: tuple[str, ...] = (),
-    method: Method = "minmax",
+    percentile: float = 100.0,
 ) -> Report:
     """Write an INT8 variant of the ONNX model `source` to `target`.
 
     `calibration` yields real inputs by name, as the model takes them; `keep_float` names nodes to leave alone, or
-    outputs of theirs. Raises InvalidModel, InvalidRequest, EngineRefused, or Unsupported where a library is missing.
+    outputs of theirs; a `percentile` below 100 clips the activations' outliers so that scales become finer. Raises
+    InvalidModel, InvalidRequest, EngineRefused, or Unsupported where a library is missing.
     """
     try:
         import onnx
@@ -71,6 +73,8 @@ def quantise(
     except ImportError as error:
         raise Unsupported(f"quantising needs the extras inferd[cpu,quantize]: {error}") from error
 
+    if not 50.0 < percentile <= 100.0:
+        raise InvalidRequest(f"percentile: expected more than 50 and at most 100, got {percentile}")
     samples = list(calibration)
     model = prepare.prepare(source)
     check_samples(model, samples)
@@ -81,7 +85,7 @@ def quantise(
     with tempfile.TemporaryDirectory(prefix=".quantise-", dir=target.parent) as folder:
         ready, made = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save_model(model, ready)
-        write_pairs(ready, made, samples, chosen, per_channel=per_channel, method=method)
+        write_pairs(ready, made, samples, chosen, per_channel=per_channel, percentile=percentile)
         similarity = compare(ready, made, samples[:COMPARED_SAMPLES])
         report = Report(
             before_bytes=source.stat().st_size,
@@ -156,7 +160,7 @@ def reasons(left: tuple[Left, ...]) -> str:
 
 
 def write_pairs(
-    source: Path, target: Path, samples: list[Feeds], chosen: dict[str, str], *, per_channel: bool, method: Method
+    source: Path, target: Path, samples: list[Feeds], chosen: dict[str, str], *, per_channel: bool, percentile: float
 ) -> None:
     """Calibrate and write the Q/DQ model, by onnxruntime's quantiser."""
     from onnxruntime import quantization as ort
@@ -171,30 +175,25 @@ def write_pairs(
             sample = next(self._samples, None)
             return None if sample is None else dict(sample)
 
-    methods = {
-        "minmax": ort.CalibrationMethod.MinMax,
-        "percentile": ort.CalibrationMethod.Percentile,
-        "entropy": ort.CalibrationMethod.Entropy,
-    }
+    clips = percentile < 100.0
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # the quantiser advises, on the root logger, what `prepare` has done already
     try:
-        ort.quantize_static(
-            source,
-            target,
-            Reader(),
-            quant_format=ort.QuantFormat.QDQ,
-            op_types_to_quantize=sorted(set(chosen.values())),
-            nodes_to_quantize=list(chosen),
-            per_channel=per_channel,
-            activation_type=ort.QuantType.QUInt8,
-            weight_type=ort.QuantType.QInt8,
-            calibrate_method=methods[method],
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
-        )
-    except InferdError:
-        raise
+        with contextlib.redirect_stdout(io.StringIO()):  # the percentile calibrator prints
+            ort.quantize_static(
+                source,
+                target,
+                Reader(),
+                quant_format=ort.QuantFormat.QDQ,
+                op_types_to_quantize=sorted(set(chosen.values())),
+                nodes_to_quantize=list(chosen),
+                per_channel=per_channel,
+                activation_type=ort.QuantType.QUInt8,
+                weight_type=ort.QuantType.QInt8,
+                calibrate_method=ort.CalibrationMethod.Percentile if clips else ort.CalibrationMethod.MinMax,
+                extra_options={"WeightSymmetric": True, **({"CalibPercentile": percentile} if clips else {})},
+            )
     except Exception as error:  # the quantiser raises ValueError, RuntimeError and onnxruntime's own kinds
         raise EngineRefused(f"onnxruntime cannot quantise the model: {error}") from error
     finally:

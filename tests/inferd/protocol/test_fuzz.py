@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import resource
 
 import numpy as np
@@ -11,11 +12,18 @@ from inferd.protocol import DATATYPES, ProtocolError, Request, decode_request, e
 from inferd.protocol.requests import OutputRequest
 
 RUNS = 200_000
+TOKEN = re.compile(rb'(-?[0-9.]+|"[^"]*"|true|false)')
 TOKENS = (
     b"NaN", b"-Infinity", b"null", b"true", b"[", b"]", b"{", b"}", b'"', b"\\", b",", b":", b"-1", b"1e999", b"0",
     b"9" * 40, b"4611686018427387904", b"1099511627776", b"\xff\xff\xff\xff", b"\x00", b"\xed\xa0\x80", b"[[[[[[[[",
     b'"binary_data_size":', b'"data":[1]', b'"shape":[', b'"shared_memory_region":"r"', b'"BYTES"', b'"BOOL"',
     b'"FP64"', b'"FP16"', b'"parameters":{"timeout":-1}', b'{"$":"NaN"}', b"{}", b"\n", b'"outputs":[{"name":"y"}]',
+)  # fmt: skip
+VALUES = (
+    b"0", b"1", b"2", b"3", b"6", b"8", b"24", b"-1", b"1.5", b"NaN", b"256", b"4294967296", b"9223372036854775807",
+    b"99999999999999999999", b"true", b"null", b"[]", b"[[]]", b"[1,2]", b'["a"]', b"{}", b'"x"', b'"y"', b'"data"',
+    b'"binary_data_size"', b'"shared_memory_region"', b'"classification"', b'"timeout"', b'"sequence_id"',
+    *(f'"{name}"'.encode() for name in DATATYPES),
 )  # fmt: skip
 
 
@@ -52,6 +60,13 @@ def mutate(rng: random.Random, body: bytearray, at_most: int) -> None:
             del body[len(body) - int(rng.random() * 20) :]
 
 
+def swap(rng: random.Random, parts: list[bytes]) -> bytes:
+    """The header with one JSON token replaced by another, so that it mostly stays JSON and lies in its values."""
+    swapped = list(parts)
+    swapped[2 * int(rng.random() * (len(parts) // 2)) + 1] = VALUES[int(rng.random() * len(VALUES))]
+    return b"".join(swapped)
+
+
 def check(request: Request) -> None:
     """What got through is sound: read-only arrays of the protocol's dtypes."""
     for array in request.inputs.values():
@@ -70,8 +85,12 @@ def test_mutated_requests_are_read_or_refused() -> None:
     read = 0
     for _ in range(RUNS):
         length, whole = seeds[int(rng.random() * len(seeds))]
-        body = bytearray(whole)
-        mutate(rng, body, max(1, length or len(body)))
+        if rng.random() < 0.5:
+            size = len(whole) if length is None else length
+            body = bytearray(swap(rng, TOKEN.split(whole[:size])) + whole[size:])
+        else:
+            body = bytearray(whole)
+            mutate(rng, body, max(1, length or len(body)))
         if length is not None:
             spread = rng.random()
             length = length + len(body) - len(whole) if spread < 0.8 else int(rng.random() * (len(body) + 4)) - 2

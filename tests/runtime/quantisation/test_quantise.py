@@ -174,7 +174,7 @@ def test_garbage_and_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_calibration_must_fit_the_model(tmp_path: Path) -> None:
-    """No samples, other names or a percentile out of range are the caller's fault; a wrong shape is the engine's refusal."""
+    """No samples, other names or a wild percentile are the caller's fault; a wrong shape is the engine's refusal."""
     source = picture_model(tmp_path / "float.onnx")
     target = tmp_path / "int8.onnx"
     with pytest.raises(InvalidRequest, match="calibration is empty"):

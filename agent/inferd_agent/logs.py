@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 Format = Literal["auto", "human", "json"]
 
 _TOKEN = re.compile(r"\bifd_([A-Za-z0-9]{1,16})_[A-Za-z0-9_-]+")
-_HEADER = re.compile(r"""(authorization['"]?\s*[:=,]\s*b?['"]?(?:(?:bearer|basic)\s+)?+)[^'"\n]+""", re.IGNORECASE)
+_HEADER = re.compile(r"""(authorization['"]?\s*[:=,]\s*(?:b?['"])?(?:(?:bearer|basic)\s+)?+)[^'"\n]+""", re.IGNORECASE)
 _BEARER = re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{16,}", re.IGNORECASE)
 _PEM = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")

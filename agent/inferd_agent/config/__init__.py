@@ -5,6 +5,7 @@ Built once at the start; nothing below this room knows files, environment or fla
 
 from inferd_agent.config.listeners import Listener, is_loopback, parse_listener
 from inferd_agent.config.load import Changes, Loaded, Origin, diff, load
+from inferd_agent.config.page import render_docs
 from inferd_agent.config.paths import SYSTEM_SOCKET, Paths
 from inferd_agent.config.schema import SCOPES, Config, PeerRule, Scope
 
@@ -23,4 +24,5 @@ __all__ = [
     "is_loopback",
     "load",
     "parse_listener",
+    "render_docs",
 ]

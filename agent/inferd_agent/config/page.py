@@ -1,12 +1,7 @@
-"""Writes `docs/configuration.md` from the schema.
-
-`python -m inferd_agent.config.page FILE` renews the checked-in page.
-"""
+"""Writes `docs/configuration.md` from the schema; `inferd config --docs` prints it, a test compares it."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
@@ -16,8 +11,7 @@ from inferd_agent.config.schema import Key, PeerRule, keys, sections
 _HEAD = """\
 # Configuration
 
-Made from the schema by `python -m inferd_agent.config.page docs/configuration.md`; change the schema, not this
-page.
+Made from the schema by `inferd config --docs`; change the schema, not this page.
 
 Without a file and without flags `inferd serve` works. Values come from, each over the one before:
 
@@ -74,7 +68,3 @@ def _rules() -> str:
 
 def _toml(value: Any) -> str:
     return f"`{msgspec.json.encode(value).decode()}`"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(render_docs(), "utf-8")

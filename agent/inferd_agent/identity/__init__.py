@@ -1,6 +1,7 @@
 """Who is calling, and may they: peer credentials and bearer tokens become principals, and policy answers for them.
 
-Knows nothing of HTTP beyond the text of one header. Everything here runs on the event loop.
+Knows nothing of HTTP beyond the text of one header. `authenticate` and `require` run on the event loop and touch no
+file; `follow` and `reload` do, and belong on another thread.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Identity:
         if peers is not None:
             self._peers = PeerPolicy(peers, own_uid=self._own_uid)
         self._tokens.reload()
+
+    def follow(self) -> bool:
+        """Read the tokens again if their file has changed; to be called every second or so. True if it had."""
+        return self._tokens.follow()
 
     @property
     def token_count(self) -> int:

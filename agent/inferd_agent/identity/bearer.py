@@ -1,7 +1,8 @@
 """Verifies `Authorization` headers against the token file, and follows the file while the daemon runs.
 
-Runs on the event loop only. Hot path: one SHA-256 and one dict look-up by digest, which a caller cannot steer, so its
-timing tells nothing. A changed file is noticed within a second; a damaged one closes the door until it is mended.
+`verify` runs on the event loop and touches no file: one SHA-256 and one dict look-up by digest, which a caller cannot
+steer, so its timing tells nothing. `follow` and `reload` read the file on any one other thread and swap the whole
+knowledge in one assignment. A damaged file closes the door until it is mended.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from inferd_agent.errors import ConfigError, Unauthenticated
 from inferd_agent.identity.principals import Principal
@@ -21,9 +23,17 @@ log = logging.getLogger(__name__)
 
 _REMEMBERED = 4096
 _MAX_HEADER_CHARS = 256
-_LOOK_EVERY_S = 1.0
 
 Signature = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What one reading of the file gave, and the headers verified against it. `records` is None if it is damaged."""
+
+    signature: Signature
+    records: Mapping[str, TokenRecord] | None
+    verified: dict[bytes, tuple[Principal, float]] = field(default_factory=dict)  # digest -> principal, valid until
 
 
 class BearerTokens:
@@ -32,52 +42,48 @@ class BearerTokens:
     def __init__(self, store: TokenStore, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._records: dict[str, TokenRecord] = {}
-        self._verified: dict[bytes, tuple[Principal, float]] = {}  # digest of a header -> principal, valid until
-        self._is_damaged = False
-        self._signature: Signature = None
-        self._looked_s = -math.inf
+        self._known = _Known(None, None)
         self.reload()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._known.records or ())
 
     def verify(self, authorization: str) -> Principal:
         """The principal of an Authorization header, or Unauthenticated with a reason that is safe to tell."""
         now_s = self._clock()
-        if not 0 <= now_s - self._looked_s < _LOOK_EVERY_S:
-            self._follow(now_s)
+        known = self._known
         if len(authorization) > _MAX_HEADER_CHARS:
             raise Unauthenticated("the Authorization header is too long for a token of inferd")
         key = hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest()
-        known = self._verified.get(key)
-        if known is not None and now_s < known[1]:
-            return known[0]
-        principal, until_s = self._check(authorization, now_s)
-        if len(self._verified) >= _REMEMBERED:
-            self._verified.pop(next(iter(self._verified)))
-        self._verified[key] = (principal, until_s)
-        return principal
+        found = known.verified.get(key)
+        if found is not None and now_s < found[1]:
+            return found[0]
+        found = _check(known.records, authorization, now_s)
+        if len(known.verified) >= _REMEMBERED:
+            known.verified.pop(next(iter(known.verified)))
+        known.verified[key] = found
+        return found[0]
 
     def reload(self) -> None:
         """Read the file now. ConfigError if it is damaged, and then no token is accepted."""
-        self._looked_s = self._clock()
-        self._signature = self._sign()
-        self._verified.clear()
-        self._records = {}
-        self._is_damaged = True
-        self._records = {record.id: record for record in self._store.read()}
-        self._is_damaged = False
+        signature = self._sign()
+        try:
+            records = {record.id: record for record in self._store.read()}
+        except ConfigError:
+            self._known = _Known(signature, None)
+            raise
+        self._known = _Known(signature, records)
 
-    def _follow(self, now_s: float) -> None:
-        self._looked_s = now_s
-        if self._sign() == self._signature:
-            return
+    def follow(self) -> bool:
+        """Read the file again if it has changed since; True if it had. A damaged file is logged, not raised."""
+        if self._sign() == self._known.signature:
+            return False
         try:
             self.reload()
-            log.info("%d tokens read from %s", len(self._records), self._store.path)
+            log.info("%d tokens read from %s", len(self), self._store.path)
         except ConfigError as error:
             log.error("%s", error)
+        return True
 
     def _sign(self) -> Signature:
         try:
@@ -86,25 +92,24 @@ class BearerTokens:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
-    def _check(self, authorization: str, now_s: float) -> tuple[Principal, float]:
-        if self._is_damaged:
-            raise Unauthenticated("the daemon's token file is damaged, no token is accepted; see its log")
-        scheme, _, token = authorization.strip().partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("expected 'Authorization: Bearer ifd_...'")
-        token = token.strip()
-        public = token_id(token)
-        if public is None:
-            raise Unauthenticated("this is not a token of inferd (ifd_<id>_<secret>)")
-        record = self._records.get(public, NOBODY)
-        secret = record.matching(digest_of(token))
-        if secret is None or record is NOBODY:
-            raise Unauthenticated("unknown token; it may have been revoked")
-        until_s = min(record.expires_s or math.inf, secret.until_s or math.inf)
-        if now_s >= until_s:
-            raise Unauthenticated(
-                f"token {record.name!r} has expired"
-                if record.is_expired(now_s)
-                else f"token {record.name!r} was rotated"
-            )
-        return record.principal, until_s
+
+def _check(records: Mapping[str, TokenRecord] | None, authorization: str, now_s: float) -> tuple[Principal, float]:
+    """The principal and until when it stands, or Unauthenticated."""
+    if records is None:
+        raise Unauthenticated("the daemon's token file is damaged, no token is accepted; see its log")
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated("expected 'Authorization: Bearer ifd_...'")
+    token = token.strip()
+    public = token_id(token)
+    if public is None:
+        raise Unauthenticated("this is not a token of inferd (ifd_<id>_<secret>)")
+    record = records.get(public, NOBODY)
+    secret = record.matching(digest_of(token))
+    if secret is None or record is NOBODY:
+        raise Unauthenticated("unknown token; it may have been revoked")
+    until_s = min((each for each in (record.expires_s, secret.until_s) if each is not None), default=math.inf)
+    if now_s >= until_s:
+        what = "has expired" if record.is_expired(now_s) else "was rotated, and this is its old secret"
+        raise Unauthenticated(f"token {record.name!r} {what}")
+    return record.principal, until_s

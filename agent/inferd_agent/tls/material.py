@@ -1,8 +1,8 @@
 """What the daemon's TLS stands on: STATE/tls/{ca.pem,ca.key,cert.pem,key.pem}, own files, and the live contexts.
 
 Invariants: a private key is never readable by others; a failed renewal or reload leaves what served before, on the disk
-and in the contexts. New certificates go into the living contexts: open connections keep theirs, new ones get the new.
-Runs on one thread; making a certificate takes milliseconds.
+and in memory. Open connections keep their certificate, new ones get the new. Everything but `context_for` reads files
+and may run on any one thread; what it finds is handed to the event loop in one assignment.
 """
 
 from __future__ import annotations
@@ -39,6 +39,23 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class _Door:
+    """The context that servers hold; each handshake looks up here which certificate is the newest.
+
+    Loading a certificate into a context in use would race with handshakes on the event loop.
+    """
+
+    def __init__(self, cert: Path, key: Path) -> None:
+        self.front = self._newest = _server_context(cert, key)
+        self.front.sni_callback = self._choose  # called for every handshake, also for those without a name
+
+    def replace(self, cert: Path, key: Path) -> None:
+        self._newest = _server_context(cert, key)
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+
 class TlsMaterial:
     """Opens or makes the certificates; construction raises ConfigError if nothing can be served with."""
 
@@ -56,13 +73,13 @@ class TlsMaterial:
         self._host = host
         self._clock = clock
         self._names = tuple(names)
-        self._local = _server_context()
-        self._own: ssl.SSLContext | None = None
+        self._own: _Door | None = None
         self._own_certificate: x509.Certificate | None = None
         self._refresh()
+        self._local = _Door(self._cert_path, self._key_path)
         self._certificate = read_certificates(self._cert_path)[0]
-        self._local.load_cert_chain(self._cert_path, self._key_path)
-        self._take_own(cert, key)
+        if cert:
+            self._take_own(Path(cert), Path(key))
 
     @property
     def ca_path(self) -> Path:
@@ -89,14 +106,13 @@ class TlsMaterial:
         """The living context of a listener: the own certificate for TCP if there is one, else the local CA's."""
         if not listener.tls:
             return None
-        return self._own if listener.kind == "tcp" and self._own is not None else self._local
+        return (self._own if listener.kind == "tcp" and self._own is not None else self._local).front
 
     def renew(self) -> bool:
         """Renew what is due (call it now and then); True if a certificate changed. ConfigError keeps the old one."""
         if not self._refresh():
             return False
-        _scratch_check(self._cert_path, self._key_path)
-        self._local.load_cert_chain(self._cert_path, self._key_path)
+        self._local.replace(self._cert_path, self._key_path)
         self._certificate = read_certificates(self._cert_path)[0]
         log.info("new certificate for %s, good until %s", ", ".join(self.host_names.names), f"{self.expires:%Y-%m-%d}")
         return True
@@ -110,11 +126,12 @@ class TlsMaterial:
             raise ConfigError("tls.cert: an own certificate is added or taken away by a restart")
         old, self._names = self._names, tuple(names)
         try:
-            self._take_own(cert, key)
             self.renew()
         except ConfigError:
             self._names = old
             raise
+        if cert:
+            self._take_own(Path(cert), Path(key))
 
     def publish(self, listener: Listener) -> Path | None:
         """Write the CA's certificate beside a TLS Unix socket, so that local clients find their trust there."""
@@ -135,13 +152,12 @@ class TlsMaterial:
     def _key_path(self) -> Path:
         return self._folder / "key.pem"
 
-    def _take_own(self, cert: str, key: str) -> None:
-        if not cert:
-            return
-        leaf = check_own(Path(cert), Path(key), self._clock())
-        _scratch_check(Path(cert), Path(key))
-        self._own = self._own or _server_context()
-        self._own.load_cert_chain(cert, key)
+    def _take_own(self, cert: Path, key: Path) -> None:
+        leaf = check_own(cert, key, self._clock())
+        if self._own is None:
+            self._own = _Door(cert, key)
+        else:
+            self._own.replace(cert, key)
         self._own_certificate = leaf
 
     def _refresh(self) -> bool:
@@ -217,19 +233,15 @@ def published_path(listener: Listener) -> Path:
     return Path(f"{listener.path}.ca.pem")
 
 
-def _server_context() -> ssl.SSLContext:
+def _server_context(cert: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _scratch_check(cert: Path, key: Path) -> None:
-    """Load a pair where it harms nobody: a context is left half changed when loading fails."""
     try:
-        _server_context().load_cert_chain(cert, key, password=lambda: b"")
+        context.load_cert_chain(cert, key, password=lambda: b"")  # never ask on a terminal
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"{cert}: cannot be used for TLS: {error}") from error
+    return context
 
 
 def _short_name(host: HostNames) -> str:

@@ -21,6 +21,9 @@ from inferd_runtime.probe.topology import mark_siblings, online_cpus, prefer, re
 
 __all__ = ["Cache", "Core", "Cpu", "Device", "Limit", "Machine", "Memory", "examine", "probe"]
 
+# What firmware says when its maker did not fill in the form.
+_NO_NAMES = frozenset({"default string", "to be filled by o.e.m.", "system product name", "not specified", "none"})
+
 
 def probe(root: Path = Path("/"), *, affinity: Iterable[int] | None = None) -> Machine:
     """The Machine below `root`; `affinity` is what the scheduler lets us run on, by default as it stands now."""
@@ -48,9 +51,14 @@ def examine(reader: Reader, affinity: Iterable[int]) -> Machine:
         caches=read_caches(reader, sorted(online)),
         memory=read_memory(reader, cgroups),
         devices=read_devices(reader),
-        board=reader.line("/proc/device-tree/model") or reader.line("/sys/class/dmi/id/product_name"),
+        board=_read_board(reader),
         kernel=reader.line("/proc/sys/kernel/osrelease"),
     )
+
+
+def _read_board(reader: Reader) -> str:
+    name = reader.line("/proc/device-tree/model") or reader.line("/sys/class/dmi/id/product_name")
+    return "" if name.lower() in _NO_NAMES else name
 
 
 def _tell(

@@ -124,7 +124,7 @@ class Cgroups:
 
     def memory_limit(self) -> Limit | None:
         """The tightest memory limit in force, in bytes."""
-        limits = []
+        limits: list[Limit] = []
         for version, folder in self._folders("memory"):
             values = self._memory_limits(version, folder)
             limits.extend(Limit(value, f"cgroup v{version}", folder) for value in values if 0 < value < UNLIMITED_BYTES)

@@ -96,8 +96,8 @@ def explain(path: str, node: Node | None, groups: dict[int, str]) -> str:
         return ""
     group = groups.get(node.gid, str(node.gid))
     if node.error == errno.EACCES:
-        help_ = f"; join group {group!r}" if node.mode & 0o060 == 0o060 and node.gid != 0 else ""
-        return f"permission denied: {path} has mode {node.mode:04o}, group {group!r}{help_}"
+        advice = f"; add the user to group {group}" if node.mode & 0o060 == 0o060 and node.gid != 0 else ""
+        return f"permission denied: {path} (mode {node.mode:04o}, group {group}){advice}"
     if node.error == errno.EPERM:
         return f"not permitted: {path} is closed to this container or unit (device rules)"
     return f"{path}: {os.strerror(node.error)}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from inferd_runtime.probe.formats import parse_int, parse_pairs
 from inferd_runtime.probe.machine import Machine

@@ -11,9 +11,11 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-MAX_TEXT_BYTES = 4 << 20
+CHUNK_BYTES = 64 << 10
+MAX_CHUNKS = 64
 # Opening these wakes the GPU, which may take seconds; the permission bits are asked instead.
 _COSTLY_TO_OPEN = re.compile(r"/dev/nvidia\d+$")
 
@@ -38,7 +40,9 @@ class Reader:
         """The file's text, or None. Bounded, and bytes that are no UTF-8 become replacement characters."""
         try:
             with self._below(path).open("rb") as file:
-                return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
+                # In chunks, for /proc/sys answers a read of megabytes with ENOMEM, however short the file.
+                chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+                return b"".join(islice(chunks, MAX_CHUNKS)).decode("utf-8", "replace")
         except (OSError, ValueError):
             return None
 

@@ -1,7 +1,8 @@
 """Which logical CPUs share a core, and which cores are fast: /sys/devices/system/cpu and the hybrid PMU lists.
 
 The rule for "fast": Intel's own lists (cpu_core, cpu_atom) where the kernel has them, else the scheduler's
-cpu_capacity, else the highest clock. A core is an efficiency core when it is clearly slower than the best, not by a shade.
+cpu_capacity, else the highest clock. A core is an efficiency core when it is clearly slower than the best, not by a
+shade.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
 }
+_NO_INPUTS: Mapping[Any, Any] = {}  # they are set already
 
 
 class OvEngine:
@@ -76,7 +77,7 @@ class OvEngine:
         try:
             compiled = self._compile(path, options)
             self._check_precision(compiled, options)
-            return OvSession(library, compiled, path, options.streams)
+            return OvSession(library, lambda: self._compile(path, options), compiled, path, options.streams)
         except EngineRefused:
             raise
         except Exception as error:
@@ -113,8 +114,12 @@ class OvEngine:
 
 
 def _settings(options: SessionOptions) -> dict[str, Any]:
-    settings: dict[str, Any] = {"NUM_STREAMS": str(options.streams)}
+    settings: dict[str, Any] = {"NUM_STREAMS": options.streams}
     if options.device == "cpu":
+        if options.streams == options.threads == 1:
+            # One stream of one thread swallows exceptions: a failed run would answer with the run before it. Without
+            # streams the model runs on the caller's thread, raises, and is faster.
+            settings["NUM_STREAMS"] = 0
         settings["INFERENCE_NUM_THREADS"] = options.streams * options.threads
         # Pinned threads of several models would all sit on the same cores.
         settings["ENABLE_CPU_PINNING"] = False
@@ -124,39 +129,66 @@ def _settings(options: SessionOptions) -> dict[str, Any]:
 
 
 class OvSession:
-    """The `Session` of OpenVINO. A request belongs to one caller between `get` and `put`."""
+    """The `Session` of OpenVINO. A request belongs to one caller between `_take` and `_give`.
 
-    def __init__(self, library: Any, compiled: Any, path: Path, streams: int) -> None:
+    After a fault OpenVINO's graph is not trusted: repeating the same bad input was seen to succeed with an earlier
+    run's shape. So a fault starts a new generation: the model is compiled again (from the cache, if there is one) on
+    the next run, and requests of older generations are dropped as they come back.
+    """
+
+    def __init__(self, library: Any, compile_again: Callable[[], Any], compiled: Any, path: Path, streams: int) -> None:
         self._tensor = library.Tensor
+        self._compile_again = compile_again
         self._path = path
-        self._compiled = compiled
+        self._streams = streams
         self.inputs = tuple(_spec(port, "input") for port in compiled.inputs)
         self.outputs = tuple(_spec(port, "output") for port in compiled.outputs)
         # OpenVINO keeps no names of free dimensions.
         self.batch_symbols = ("",) * (len(self.inputs) + len(self.outputs))
         self._types = tuple(port.get_element_type() for port in compiled.inputs)
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards _compiled and _generation; held while compiling again
+        self._compiled: Any = compiled
+        self._generation = 0
+        # A place for each stream: an infer request and its generation.
+        self._places: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         for _ in range(streams):
-            self._requests.put(compiled.create_infer_request())
+            self._places.put((0, compiled.create_infer_request()))
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
         arrays = [_raw(settled(spec, array)) for spec, array in zip(self.inputs, inputs, strict=True)]
-        request = self._requests.get()
+        place = self._places.get()
         try:
-            # All inputs are set on every run: a request must never hold on to memory of a caller that has left.
+            if place[0] != self._generation:
+                place = self._renewed()
+            request = place[1]
+            # All inputs are set on every run: a request must never read memory of a caller that has left.
             for index, array in enumerate(arrays):
                 request.set_input_tensor(index, self._tensor(array, array.shape, self._types[index]))
-            request.infer({}, share_outputs=True)
+            request.infer(_NO_INPUTS, share_outputs=True)
             return [self._copy(request.get_output_tensor(index).data, index) for index in outputs]
         except Exception as error:
+            self._distrust(place[0])
             raise EngineFault(f"OpenVINO: {reason(error, self._path)}") from error
         finally:
-            self._requests.put(request)
+            self._places.put(place)
 
     def close(self) -> None:
-        while not self._requests.empty():
-            self._requests.get_nowait()
+        while not self._places.empty():
+            self._places.get_nowait()
         self._compiled = None
+
+    def _distrust(self, generation: int) -> None:
+        with self._lock:
+            if generation == self._generation:
+                self._generation += 1
+                self._compiled = None
+
+    def _renewed(self) -> tuple[int, Any]:
+        """A request of the newest generation."""
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile_again()
+            return self._generation, self._compiled.create_infer_request()
 
     def _copy(self, data: Array, index: int) -> Array:
         array = np.array(data)

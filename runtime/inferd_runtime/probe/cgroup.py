@@ -130,16 +130,6 @@ class Cgroups:
             limits.extend(Limit(value, f"cgroup v{version}", folder) for value in values if 0 < value < UNLIMITED_BYTES)
         return min(limits, key=lambda limit: limit.value, default=None)
 
-    def memory_used_bytes(self, limit: Limit) -> int:
-        """What counts against `limit` and cannot simply be dropped: the usage less the idle file cache."""
-        text = self._reader.text
-        used = parse_int(text(f"{limit.cgroup}/memory.current"))
-        if used is None:
-            used = parse_int(text(f"{limit.cgroup}/memory.usage_in_bytes")) or 0
-        stat = parse_pairs(text(f"{limit.cgroup}/memory.stat"), " ")
-        idle = parse_int(stat.get("total_inactive_file") or stat.get("inactive_file")) or 0
-        return max(0, used - idle)
-
     def _memory_limits(self, version: int, folder: str) -> list[int]:
         text = self._reader.text
         if version == 2:
@@ -166,6 +156,16 @@ class Cgroups:
             mount = _best_mount(mounts, membership.path)
             if mount is not None:
                 yield from ((version, folder) for folder in chain(mount, membership.path))
+
+
+def memory_used_bytes(reader: Reader, limit: Limit) -> int:
+    """What counts against `limit` and cannot simply be dropped: the usage less the idle file cache."""
+    used = parse_int(reader.text(f"{limit.cgroup}/memory.current"))
+    if used is None:
+        used = parse_int(reader.text(f"{limit.cgroup}/memory.usage_in_bytes")) or 0
+    stat = parse_pairs(reader.text(f"{limit.cgroup}/memory.stat"), " ")
+    idle = parse_int(stat.get("total_inactive_file") or stat.get("inactive_file")) or 0
+    return max(0, used - idle)
 
 
 def _best_mount(mounts: list[Mount], path: str) -> Mount | None:

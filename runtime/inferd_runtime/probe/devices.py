@@ -137,7 +137,9 @@ def _nvidia(reader: Reader, function: PciFunction) -> Device:
     minor = parse_int(facts.get("Device Minor"))
     node = f"/dev/nvidia{0 if minor is None else minor}"
     version = parse_nvidia_version(reader.text("/proc/driver/nvidia/version"))
-    return _device(reader, function, "gpu", name, node, version=version, also=("/dev/nvidiactl", "/dev/nvidia-uvm"))
+    # CUDA makes a missing nvidia-uvm by itself, through nvidia-modprobe; one that is there and closed stops it.
+    uvm = ("/dev/nvidia-uvm",) if reader.node("/dev/nvidia-uvm") is not None else ()
+    return _device(reader, function, "gpu", name, node, version=version, also=("/dev/nvidiactl", *uvm))
 
 
 def _read_tegra(reader: Reader) -> list[Device]:

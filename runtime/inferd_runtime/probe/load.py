@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
+from inferd_runtime.probe.cgroup import memory_used_bytes
 from inferd_runtime.probe.formats import parse_int, parse_pairs
 from inferd_runtime.probe.machine import Machine
 from inferd_runtime.probe.reader import Reader
@@ -25,7 +26,8 @@ T = TypeVar("T")
 SLOW_SENSORS_EVERY_S = 5.0
 # What drivers call a sensor in or beside the processor; disks, radios and batteries say nothing about our heat.
 CPU_SENSORS = (
-    "coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal", "soc-thermal", "x86_pkg_temp", "tj",
+    "coretemp", "k10temp", "zenpower", "x86_pkg_temp", "cpu_thermal", "cpu-thermal", "CPU-therm", "soc_thermal",
+    "soc-thermal", "tj_thermal", "tj-thermal",
 )  # fmt: skip
 
 
@@ -34,7 +36,8 @@ class LoadSample:
     """What went on since the last sample, `window_s` ago. None: this machine does not tell.
 
     `host_busy_cores` counts everybody on our allowed CPUs, us included; `own_busy_cores` this process alone.
-    `throttled` is the share of quota periods in which our control group was stopped.
+    `throttled` is the share of quota periods in which our control group was stopped. `memory_available_bytes` heeds the
+    control group's limit.
     """
 
     taken_s: float
@@ -132,6 +135,7 @@ class LoadSampler:
         self._reader = Reader(root)
         self._clock = clock
         self._quota = machine.quota if machine else None
+        self._memory_limit = machine.memory.limit if machine else None
         self._places = _places(machine)
         self._slow: tuple[float | None, bool | None] = (None, None)
         self._slow_at_s: float | None = None
@@ -159,7 +163,7 @@ class LoadSampler:
             temperature_c=temperature_c,
             on_battery=on_battery,
             memory_rss_bytes=self._sensors.rss_bytes(),
-            memory_available_bytes=self._sensors.available_bytes(),
+            memory_available_bytes=self._count_available(),
         )
         self._last_s, self._last_busy_s, self._last_own_s = now_s, busy_s, own_s
         return sample
@@ -174,6 +178,12 @@ class LoadSampler:
         # No CPU is busier than all of the time: tick-grained counters would claim so over short windows.
         shares = (min(1.0, max(0.0, (busy_s[p] - self._last_busy_s[p]) / window_s)) for p in places)
         return sum(shares), len(places)
+
+    def _count_available(self) -> int:
+        available, limit = self._sensors.available_bytes(), self._memory_limit
+        if limit is None:
+            return available
+        return max(0, min(available, int(limit.value) - memory_used_bytes(self._reader, limit)))
 
     def _share_throttled(self) -> float | None:
         before, now = self._last_periods, self._read_periods()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from inferd_runtime.probe.cgroup import Cgroups
+from inferd_runtime.probe.cgroup import Cgroups, memory_used_bytes
 from inferd_runtime.probe.formats import parse_cpu_list, parse_int, parse_pairs, parse_size_bytes
 from inferd_runtime.probe.machine import Cache, Memory
 from inferd_runtime.probe.reader import Reader
@@ -25,7 +25,7 @@ def read_memory(reader: Reader, cgroups: Cgroups) -> Memory:
     limit = cgroups.memory_limit()
     if limit is None or (total and limit.value >= total):
         return Memory(total, total, available)
-    room = max(0, int(limit.value) - cgroups.memory_used_bytes(limit))
+    room = max(0, int(limit.value) - memory_used_bytes(reader, limit))
     return Memory(total, int(limit.value), min(available, room) if total else room, limit)
 
 

@@ -126,6 +126,15 @@ def test_throttling_and_pressure_come_from_the_kernel(tmp_path: Path) -> None:
     assert sampler.sample().throttled == 0
 
 
+def test_available_memory_heeds_the_limit(tmp_path: Path) -> None:
+    """What the host has free is no use to a container that is full."""
+    figures = Figures(8)
+    sampler = LoadSampler(container(tmp_path), sensors=figures, root=tmp_path, clock=Clock())
+    assert sampler.sample().memory_available_bytes == 1 << 30
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text(f"{2000 << 20}\n")
+    assert sampler.sample().memory_available_bytes == (2048 - 2000 + 50) << 20
+
+
 def test_slow_sensors_are_asked_seldom_and_forgiven(tmp_path: Path) -> None:
     """Temperature is kept for a while, and a sensor that fails is one that does not tell."""
     figures, clock = Figures(1), Clock()

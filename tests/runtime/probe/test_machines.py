@@ -88,10 +88,19 @@ def test_memory_limits_are_the_tightest_and_idle_cache_is_free(tmp_path: Path) -
 
 
 def test_nvidia_gpu_comes_with_driver_and_node(tmp_path: Path) -> None:
-    """An NVIDIA card is named by its driver, and is usable when all three nodes open."""
+    """An NVIDIA card is named by its driver, and is usable when its nodes open."""
     (gpu,) = found("nvidia-rtx-3060", tmp_path).devices
     assert (gpu.name, gpu.driver_version, gpu.node) == ("NVIDIA GeForce RTX 3060", "550.120", "/dev/nvidia0")
     assert gpu.may_open
+
+
+def test_nvidia_uvm_may_be_made_later(tmp_path: Path) -> None:
+    """CUDA makes nvidia-uvm when it is first used: missing is fine, closed is not."""
+    tree = load_tree("nvidia-rtx-3060")
+    uvm = tree["nodes"].pop("/dev/nvidia-uvm")
+    assert replay(tree, tmp_path).devices[0].may_open
+    tree["nodes"]["/dev/nvidia-uvm"] = uvm | {"error": "EACCES"}
+    assert "/dev/nvidia-uvm" in replay(tree, tmp_path).devices[0].reason
 
 
 def test_nvidia_gpu_without_its_control_node_is_explained(tmp_path: Path) -> None:

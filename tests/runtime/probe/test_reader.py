@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferd_runtime.probe import examine, probe
-from inferd_runtime.probe.reader import CHUNK_BYTES, MAX_CHUNKS, Reader
+from inferd_runtime.probe.reader import CHUNK_BYTES, MAX_CHUNKS, Node, Reader
 from inferd_runtime.probe.record import record
 from tests.fixtures.machines.replay import load_tree, materialise, replay
 
@@ -69,26 +73,61 @@ def test_nodes_that_open_and_nodes_that_do_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unprivileged")
-def test_forbidden_files_are_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_forbidden_files_are_nothing() -> None:
     """A root that we may not read is a machine about which little is known, not an error."""
-    folder = Path(os.environ.get("TMPDIR", "/tmp"))
-    root = folder / f"inferd-probe-{os.getpid()}"
-    root.mkdir()
-    try:
-        for name in ("secret", "nvidia0"):
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = Path(folder)
+        (root / "dev").mkdir()
+        for name in ("secret", "dev/nvidia0", "dev/other"):
             (root / name).write_text("x")
             (root / name).chmod(0)
-        assert Reader(root).text("/secret") is None
-        node = Reader(root).node("/secret")
-        assert node is not None
-        assert node.error == errno.EACCES
+        reader = Reader(root)
+        assert reader.text("/secret") is None
+        for path in ("/dev/nvidia0", "/dev/other"):
+            node = reader.node(path)
+            assert node is not None
+            assert node.error == errno.EACCES
         root.chmod(0)
         assert probe(root, affinity={0}).allowed_cores == (0,)
-    finally:
         root.chmod(0o700)
-        for name in ("secret", "nvidia0"):
-            (root / name).unlink()
-        root.rmdir()
+
+
+class Garbled(Reader):
+    """Answers everything, with garbage."""
+
+    def __init__(self, texts: list[str], node: Node) -> None:
+        super().__init__()
+        self._texts, self._node = texts, node
+
+    def text(self, path: str) -> str | None:
+        return self._texts[len(path) % len(self._texts)]
+
+    def names(self, path: str, pattern: str) -> tuple[str, ...]:
+        return tuple(name for name in ("index0", "renderD128", "accel0", "0000:00:02.0", "17000000.gpu"))
+
+    def node(self, path: str) -> Node | None:
+        return self._node
+
+
+PLAUSIBLE = st.sampled_from(
+    [
+        "0\n", "-1\n", "max\n", "0-3\n", "0x030000\n", "0::/a\n", "DRIVER=i915\nPCI_CLASS=30000\nPCI_ID=8086:1",
+        "31 23 0:27 / /cg rw - cgroup2 c rw\n", "processor: 0\nCPU part: 0xd0b\n\n", "nvidia,tegra234\0", "48K\n",
+    ]
+)  # fmt: skip
+
+
+@given(
+    texts=st.lists(st.text() | PLAUSIBLE, min_size=1, max_size=13),
+    error=st.integers(0, 200),
+    affinity=st.sets(st.integers(0, 9)),
+)
+def test_a_garbled_machine_is_still_a_machine(texts: list[str], error: int, affinity: set[int]) -> None:
+    """Whatever every file holds, there is a Machine with at least one usable core that can be shown."""
+    machine = examine(Garbled(texts, Node(0o660, 0, 44, error)), affinity)
+    assert machine.allowed_cores
+    assert machine.usable_cores >= 1
+    assert json.dumps(machine.to_dict())
 
 
 def test_a_recording_plays_back_the_same(tmp_path: Path) -> None:

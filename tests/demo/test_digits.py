@@ -81,9 +81,10 @@ def test_drawings_line_up() -> None:
     """Digits drawn side by side have equal lines, darker where there is more ink, and captions below."""
     image = np.zeros((8, 8), np.uint8)
     image[0, :] = 16
-    text = demo.side_by_side([image, image], ["7", "is 1"])
-    lines = text.splitlines()
-    assert lines[0] == "█" * 16 + "  " + "█" * 16
-    assert set(lines[1]) == {" "}
-    assert lines[8].split() == ["7", "is", "1"]
+    long = "a caption that is wider"
+    lines = demo.side_by_side([image, image, image], ["7", long, "9"]).splitlines()
     assert len(lines) == 9
+    assert lines[0].split() == ["█" * 16] * 3
+    assert lines[1:8] == [""] * 7
+    assert lines[8].index(long) == 16 + 2
+    assert lines[0].rindex("█" * 16) == 16 + 2 + len(long) + 2

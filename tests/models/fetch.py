@@ -164,7 +164,7 @@ def add_int8(originals: Path, folder: Path) -> None:
     """The originals with INT8 versions beside those that are for reading text."""
     from tests.models.int8 import make_int8
 
-    shutil.copytree(originals, folder, dirs_exist_ok=True)
+    shutil.copytree(originals, folder, dirs_exist_ok=True, copy_function=os.link)
     for name, report in make_int8(folder).items():
         similarity = min(report.similarity.values())
         print(f"{name}: {report.before_bytes} -> {report.after_bytes} bytes, cosine {similarity:.4f}")

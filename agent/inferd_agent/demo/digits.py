@@ -51,9 +51,10 @@ def draw(image: Array) -> list[str]:
 def side_by_side(images: Sequence[Array], captions: Sequence[str], gap: str = "  ") -> str:
     """Digits in a row, each above its caption."""
     pictures = [draw(image) for image in images]
-    lines = [gap.join(parts) for parts in zip(*pictures, strict=True)]
-    below = gap.join(caption.center(len(picture[0])) for caption, picture in zip(captions, pictures, strict=True))
-    return "\n".join([*lines, below.rstrip()])
+    widths = [max(len(picture[0]), len(caption)) for picture, caption in zip(pictures, captions, strict=True)]
+    rows = [*zip(*pictures, strict=True), captions]
+    lines = (gap.join(cell.center(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def accuracy(probabilities: Array, labels: Array) -> float:

@@ -1,8 +1,8 @@
 """inferd_runtime: models on this machine's hardware. No sockets, no asyncio, no protocol words.
 
 Everything that the outside may use is named here, and imported only when first asked for: `import inferd_runtime` alone
-loads no engine, no numpy, no psutil and no watcher. `probe` is the exception: the function has its room's name, and only
-an import right here makes sure that the function is what everybody gets.
+loads no engine, no numpy, no psutil and no watcher. `probe` is the exception: the function has its room's name, and
+only an import right here makes sure that the function is what everybody gets.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from inferd_runtime.probe import Machine as Machine
 from inferd_runtime.probe import probe as probe
 
 if TYPE_CHECKING:
+    from inferd_runtime.engines.discover import open_engines as open_engines
     from inferd_runtime.errors import Cancelled as Cancelled
     from inferd_runtime.errors import Closed as Closed
     from inferd_runtime.errors import DeadlineExceeded as DeadlineExceeded
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from inferd_runtime.tensor import datatype_name as datatype_name
 
 _ROOMS = {
+    "engines.discover": ("open_engines",),
     "errors": (
         "Cancelled", "Closed", "DeadlineExceeded", "EngineFault", "EngineRefused", "InferdError", "InvalidModel",
         "InvalidRequest", "LoadFailed", "ModelNotFound", "ModelNotReady", "Overloaded", "Unsupported",

@@ -1,0 +1,410 @@
+"""Lanes with workers: cancellation, deadlines, bounds, drains, faults, permits."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded, EngineFault, InvalidRequest, Overloaded
+from inferd_runtime.job import Array, Job
+from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
+from inferd_runtime.stats import ModelStats
+from tests.runtime.scheduling.sessions import FREE, SINGLE, DoublingSession, Receiver, assert_right, job, make_lane
+
+
+class Clock:
+    """Time that stands still until told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_a_job_goes_through() -> None:
+    """Submitted, run by a named worker, delivered with its own answer, counted."""
+    session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
+    lane = make_lane(session, receiver, stats=stats)
+    assert "model:1/0" in [thread.name for thread in threading.enumerate()]
+    lane.submit(job(1.0, 2.0))
+    assert_right(receiver.wait(1)[0])
+    assert lane.drain(20)
+    seen = stats.snapshot()
+    assert (seen.inference_count, seen.execution_count, seen.success_count) == (2, 1, 1)
+    lane.close()
+    assert session.is_closed
+    assert not any(thread.name.startswith("model:") for thread in threading.enumerate())
+
+
+def test_what_gathers_during_a_run_is_the_next_batch() -> None:
+    """Nothing waits for company, and company that is there comes along, up to the plan's batch."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, batch=4)
+    lane.submit(job(0.0))
+    session.wait_entered()
+    for i in range(6):
+        lane.submit(job(float(i)))
+    session.gate.set()
+    for one in receiver.wait(7):
+        assert_right(one)
+    assert [len(batch) for batch in session.batches] == [1, 4, 2]
+    lane.close()
+
+
+def test_shapes_are_grouped_over_each_other() -> None:
+    """Alternating shapes make two batches, not many."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, spec=FREE)
+    lane.submit(job(0.0, width=9))
+    session.wait_entered()
+    for i in range(8):
+        lane.submit(job(float(i), width=2 + i % 2))
+    session.gate.set()
+    for one in receiver.wait(9):
+        assert_right(one)
+    assert [batch.shape for batch in session.batches] == [(1, 9), (4, 2), (4, 3)]
+    lane.close()
+
+
+def test_without_a_batch_dimension_every_job_runs_alone() -> None:
+    """A model that cannot batch never sees two requests at once."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, spec=SINGLE)
+    for i in range(5):
+        lane.submit(job(float(i), 1.0))
+    session.gate.set()
+    for one in receiver.wait(5):
+        assert_right(one)
+    assert [batch.shape for batch in session.batches] == [(2, 2)] * 5
+    lane.close()
+
+
+def test_callers_who_vanish_harm_nobody() -> None:
+    """200 of 220 callers leave, some while their batch runs: 20 get every answer right, nothing runs in vain."""
+    session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
+    session.gate.clear()
+    held = ByteBudget(1 << 20)
+    lane = make_lane(session, receiver, stats=stats, batch=8, held=held)
+    jobs = [job(float(i)) for i in range(220)]
+    for one in jobs:
+        lane.submit(one)
+    session.wait_entered()
+    running = lane.running
+    for i, one in enumerate(jobs):
+        if i % 11:
+            one.cancel()
+    session.gate.set()
+    receiver.wait(220)
+    assert lane.drain(20)
+    for i, one in enumerate(jobs):
+        if i % 11:
+            assert isinstance(one.error, Cancelled)
+        else:
+            assert_right(one)
+    assert sum(len(batch) for batch in session.batches) <= 20 + running
+    assert stats.snapshot().cancelled_count == 200
+    assert stats.snapshot().success_count == 20
+    assert held.held == 0
+    lane.close()
+
+
+def test_who_left_before_submitting_is_refused() -> None:
+    """A cancelled job is not even queued."""
+    session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
+    lane = make_lane(session, receiver, stats=stats)
+    gone = job(1.0)
+    gone.cancel()
+    with pytest.raises(Cancelled):
+        lane.submit(gone)
+    assert stats.snapshot().cancelled_count == 1
+    lane.close()
+    assert receiver.jobs == []
+
+
+def test_deadlines_at_every_stage() -> None:
+    """Late on arrival, late in the queue and late at the end are all told so, and counted."""
+    session, receiver, stats, clock = DoublingSession(), Receiver(), ModelStats("model", 1), Clock()
+    session.gate.clear()
+    lane = make_lane(session, receiver, stats=stats, clock=clock)
+    with pytest.raises(DeadlineExceeded, match="had passed"):
+        lane.submit(job(1.0, deadline_ns=clock.now))
+    running = job(2.0, deadline_ns=clock.now + 1_000)
+    lane.submit(running)
+    session.wait_entered()
+    queued = job(3.0, deadline_ns=clock.now + 1_000)
+    patient = job(4.0, deadline_ns=clock.now + 10_000_000)
+    lane.submit(queued)
+    lane.submit(patient)
+    clock.now += 2_000_000
+    session.gate.set()
+    receiver.wait(3)
+    assert isinstance(running.error, DeadlineExceeded)
+    assert isinstance(queued.error, DeadlineExceeded)
+    assert "after 2.0 ms" in str(queued.error)
+    assert_right(patient)
+    assert [len(batch) for batch in session.batches] == [1, 1]
+    assert stats.snapshot().late_count == 3
+    lane.close()
+
+
+def test_a_hopeless_deadline_is_refused_at_once() -> None:
+    """When those ahead take longer than the deadline allows, the refusal comes now and says when to try again."""
+    session, receiver, clock = DoublingSession(), Receiver(), Clock()
+    session.gate.clear()
+    lane = make_lane(session, receiver, clock=clock, run_us=100_000.0)
+    lane.submit(job(0.0, deadline_ns=clock.now + 1))  # nothing waits yet: always tried
+    session.wait_entered()
+    for i in range(10):
+        lane.submit(job(float(i)))
+    with pytest.raises(DeadlineExceeded, match=r"500\.0 ms away.*take about 1000\.0 ms") as refusal:
+        lane.submit(job(1.0, deadline_ns=clock.now + 500_000_000))
+    assert refusal.value.retry_after_s == pytest.approx(1.0)
+    lane.submit(job(1.0, deadline_ns=clock.now + 1_500_000_000))
+    session.gate.set()
+    receiver.wait(12)
+    lane.close()
+
+
+def test_late_jobs_are_answered_while_no_worker_is_free() -> None:
+    """A sweep answers the dead although the only worker is busy."""
+    session, receiver, clock = DoublingSession(), Receiver(), Clock()
+    session.gate.clear()
+    lane = make_lane(session, receiver, clock=clock)
+    lane.submit(job(1.0))
+    session.wait_entered()
+    late, alive = job(2.0, deadline_ns=clock.now + 10), job(3.0)
+    lane.submit(late)
+    lane.submit(alive)
+    clock.now += 100
+    lane.sweep()
+    assert receiver.jobs == [late]
+    session.gate.set()
+    receiver.wait(3)
+    assert_right(alive)
+    lane.close()
+
+
+def test_the_bound_in_jobs_refuses_with_a_time_to_retry() -> None:
+    """A full queue refuses at once, is counted, and takes jobs again when there is room."""
+    session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
+    session.gate.clear()
+    lane = make_lane(session, receiver, stats=stats, max_jobs=3, run_us=2_000_000.0)
+    lane.submit(job(0.0))
+    session.wait_entered()
+    for i in range(3):
+        lane.submit(job(float(i)))
+    with pytest.raises(Overloaded, match="3 requests wait") as refusal:
+        lane.submit(job(9.0))
+    assert refusal.value.retry_after_s == pytest.approx(6.0)
+    assert stats.snapshot().rejected_count == 1
+    session.gate.set()
+    receiver.wait(4)
+    assert lane.drain(20)
+    lane.close()
+
+
+def test_a_full_queue_makes_room_by_dropping_the_dead() -> None:
+    """Callers who left do not keep others out."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, max_jobs=2)
+    lane.submit(job(0.0))
+    session.wait_entered()
+    gone = [job(1.0), job(2.0)]
+    for one in gone:
+        lane.submit(one)
+        one.cancel()
+    lane.submit(job(3.0))
+    assert receiver.jobs == gone
+    session.gate.set()
+    receiver.wait(4)
+    lane.close()
+
+
+def test_the_bound_in_bytes_is_shared() -> None:
+    """Two models together hold no more input bytes than allowed; a request beyond the whole bound is invalid."""
+    held = ByteBudget(64)
+    sessions, receiver = [DoublingSession(), DoublingSession()], Receiver()
+    lanes = [make_lane(session, receiver, held=held) for session in sessions]
+    sessions[0].gate.clear()
+    lanes[0].submit(job(*[1.0] * 8))
+    with pytest.raises(Overloaded, match="input bytes"):
+        lanes[1].submit(job(1.0))
+    with pytest.raises(InvalidRequest, match="at most 64"):
+        lanes[1].submit(job(*[1.0] * 9))
+    sessions[0].gate.set()
+    receiver.wait(1)
+    assert lanes[0].drain(20)
+    lanes[1].submit(job(1.0))
+    receiver.wait(2)
+    for lane in lanes:
+        lane.close()
+
+
+def test_a_bad_request_fails_alone_in_its_batch() -> None:
+    """Values that the engine cannot take fail their own request and no other; both kinds are counted."""
+
+    def behave(x: Array, answers: list[Array]) -> list[Array]:
+        if (x == 13).any():
+            raise InvalidRequest("thirteen is not allowed")
+        return answers
+
+    session, receiver, stats = DoublingSession(behave), Receiver(), ModelStats("model", 1)
+    session.gate.clear()
+    lane = make_lane(session, receiver, stats=stats)
+    lane.submit(job(0.0))
+    session.wait_entered()
+    jobs = [job(float(i)) for i in (1, 13, 2)]
+    for one in jobs:
+        lane.submit(one)
+    session.gate.set()
+    receiver.wait(4)
+    assert isinstance(jobs[1].error, InvalidRequest)
+    assert_right(jobs[0])
+    assert_right(jobs[2])
+    assert lane.drain(20)
+    seen = stats.snapshot()
+    assert (seen.success_count, seen.fail_count, seen.execution_count) == (3, 1, 3)
+    lane.close()
+
+
+def test_a_worker_survives_surprises(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that nobody foresaw fails its batch, keeps its text to the log, and the next job is served."""
+
+    def behave(x: Array, answers: list[Array]) -> list[Array]:
+        if (x == 13).any():
+            raise RuntimeError("secret detail")
+        return answers
+
+    session, receiver = DoublingSession(behave), Receiver()
+    lane = make_lane(session, receiver)
+    lane.submit(job(13.0))
+    failed = receiver.wait(1)[0]
+    assert isinstance(failed.error, EngineFault)
+    assert "secret" not in str(failed.error)
+    assert "secret detail" in caplog.text
+    lane.submit(job(1.0))
+    assert_right(receiver.wait(2)[1])
+    assert lane.drain(20)
+    lane.close()
+
+
+def test_a_receiver_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the receiver of answers raises, the lane goes on and its accounts stay right."""
+    held = ByteBudget(1000)
+    calls: list[int] = []
+
+    def deliver(jobs: object) -> None:
+        calls.append(1)
+        raise RuntimeError("receiver")
+
+    lane = make_lane(DoublingSession(), deliver, held=held)
+    for _ in range(2):
+        lane.submit(job(1.0))
+        assert lane._queue.wait_quiet(20)
+    assert (len(calls), held.held) == (2, 0)
+    assert "receiver" in caplog.text
+    lane.close()
+
+
+def test_drain_under_load_answers_everything() -> None:
+    """A drain refuses new jobs and lets every accepted one finish."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, streams=2)
+    jobs = [job(float(i)) for i in range(100)]
+    for one in jobs:
+        lane.submit(one)
+    assert not lane.drain(0.0)
+    with pytest.raises(Closed):
+        lane.submit(job(1.0))
+    session.gate.set()
+    assert lane.drain(20)
+    assert len(receiver.jobs) == 100
+    for one in jobs:
+        assert_right(one)
+    lane.close()
+
+
+def test_close_settles_what_waits() -> None:
+    """Closing without a drain answers the waiting with Closed, lets the running finish, then frees the session."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver)
+    running, waiting = job(1.0), job(2.0)
+    lane.submit(running)
+    session.wait_entered()
+    lane.submit(waiting)
+    closing = threading.Thread(target=lane.close)
+    closing.start()
+    assert isinstance(receiver.wait(1)[0].error, Closed)
+    assert not session.is_closed
+    session.gate.set()
+    closing.join(20)
+    assert_right(running)
+    assert session.is_closed
+    lane.close()
+    with pytest.raises(Closed):
+        lane.submit(job(3.0))
+
+
+def test_lanes_share_the_cores() -> None:
+    """Two busy models with two streams each never run more batches at once than there are permits."""
+    budget, receiver = CoreBudget(3), Receiver()
+    sessions = [DoublingSession(), DoublingSession()]
+    for session in sessions:
+        session.gate.clear()
+    lanes = [make_lane(session, receiver, budget=budget, streams=2, batch=1) for session in sessions]
+    for i in range(40):
+        lanes[i % 2].submit(job(float(i)))
+    while budget.waiting < 1:
+        threading.Event().wait(0.001)
+    assert budget.used == 3
+    assert sum(session.running for session in sessions) <= 3
+    for session in sessions:
+        session.gate.set()
+    for one in receiver.wait(40):
+        assert_right(one)
+    for lane in lanes:
+        assert lane.drain(20)
+        lane.close()
+    assert budget.used == 0
+
+
+def test_streams_run_side_by_side() -> None:
+    """A plan of two streams runs two batches at once, and threads are started only when work comes."""
+    session, receiver = DoublingSession(), Receiver()
+    session.gate.clear()
+    lane = make_lane(session, receiver, streams=2, batch=1)
+    assert len(lane._threads) == 1
+    lane.submit(job(1.0))
+    session.wait_entered()
+    lane.submit(job(2.0))
+    session.wait_entered()
+    assert session.running == 2
+    lane.submit(job(3.0))
+    session.gate.set()
+    receiver.wait(3)
+    assert session.most_running == 2
+    assert len(lane._threads) == 2
+    lane.close()
+
+
+def test_work_waits_for_permits_and_gathers_meanwhile() -> None:
+    """While another model holds the cores jobs gather, and run as one batch when the permits come."""
+    budget, session, receiver = CoreBudget(2), DoublingSession(), Receiver()
+    held = budget.acquire(2)
+    lane = make_lane(session, receiver, budget=budget, threads=2)
+    jobs: list[Job] = [job(float(i)) for i in range(5)]
+    for one in jobs:
+        lane.submit(one)
+    assert session.batches == []
+    budget.release(held)
+    receiver.wait(5)
+    assert [len(batch) for batch in session.batches] == [5]
+    lane.close()

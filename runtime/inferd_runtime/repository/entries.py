@@ -63,8 +63,8 @@ class Entry:
 class Model:
     """One model. `is_parked`: nothing of it is loaded until somebody asks.
 
-    `forced` versions are loaded even if the same content serves or failed; `failures` is what came of that. `is_waiting`:
-    not all that is wanted is decided yet, so look again soon.
+    `forced` versions are loaded even if the same content serves or failed; `failures` is what came of that.
+    `is_waiting`: not all that is wanted is decided yet, so look again soon.
     """
 
     name: str

@@ -1,0 +1,140 @@
+"""model.toml: strict, with messages that lead to the right key and value."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd_runtime.errors import InvalidModel
+from inferd_runtime.repository.labels import read_labels
+from inferd_runtime.repository.settings import MAX_SETTINGS_BYTES, ModelSettings, parse_settings, read_settings
+
+EVERYTHING = """
+versions = [1, 3]
+variant = "int8"
+engine = "openvino"
+device = "cpu"
+precision = "f32"
+streams = 2
+threads = 3
+max_batch = 8
+batch = 4
+inline = "on"
+[labels]
+probabilities = "labels.txt"
+"""
+
+
+def test_every_key_is_read() -> None:
+    """What the file says is what comes out, and what planning is asked for."""
+    settings = parse_settings(EVERYTHING.encode(), "model.toml")
+    assert settings == ModelSettings(
+        (1, 3), "int8", "openvino", "cpu", "f32", 2, 3, 8, 4, "on", {"probabilities": "labels.txt"}
+    )
+    wishes = settings.wishes()
+    for key in ("variant", "engine", "device", "precision", "streams", "threads", "max_batch", "batch", "inline"):
+        assert getattr(wishes, key) == getattr(settings, key)
+
+
+def test_no_file_means_defaults(tmp_path: Path) -> None:
+    """A model needs no settings."""
+    assert read_settings(tmp_path / "model.toml") == parse_settings(b"", "model.toml") == ModelSettings()
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("theads", "threads"), ("maxbatch", "max_batch"), ("Engine", "engine")])
+def test_unknown_key_names_the_nearest(typo: str, meant: str) -> None:
+    """A slip of the pen is told with the key that was meant."""
+    with pytest.raises(InvalidModel, match=f"model.toml: unknown key '{typo}'; the nearest known key is '{meant}'"):
+        parse_settings(f"{typo} = 1".encode(), "model.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ('versions = "newest"', '"latest", "all" or a list'),
+        ("versions = [0]", "a list of version numbers"),
+        ("versions = []", "a list of version numbers"),
+        ('engine = "tvm"', '"auto", "onnxruntime" or "openvino"'),
+        ('device = "cuda"', '"cuda:0"'),
+        ("streams = -1", "from 0"),
+        ("threads = 2.5", "a whole number"),
+        ("threads = true", "a whole number"),
+        ("max_batch = -1", "a whole number from 0"),
+        ("batch = 100000", "65536"),
+        ('inline = "maybe"', '"auto", "off" or "on"'),
+        ('variant = "../x"', "the name of a variant"),
+        ("labels = 3", "a table of output names"),
+        ("[labels]\ny = 3", "a table of output names"),
+    ],
+)
+def test_bad_values_name_place_value_and_what_is_allowed(text: str, allowed: str) -> None:
+    """A bad value says where it stands, what came and what is allowed."""
+    key = "labels" if "labels" in text else text.partition(" = ")[0]
+    with pytest.raises(InvalidModel) as caught:
+        parse_settings(text.encode(), "model.toml")
+    assert str(caught.value).startswith(f"model.toml: {key} = ")
+    assert allowed in str(caught.value)
+
+
+def test_no_toml_no_text_and_too_much(tmp_path: Path) -> None:
+    """What is not a settings file at all is refused as such."""
+    for data in (b"versions = ", b"\xff\xfe", b"[" * 5000):
+        with pytest.raises(InvalidModel, match="is not TOML"):
+            parse_settings(data, "model.toml")
+    path = tmp_path / "model.toml"
+    path.write_bytes(b"#" * (MAX_SETTINGS_BYTES + 1))
+    with pytest.raises(InvalidModel, match="larger than"):
+        read_settings(path)
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text whatever raises anything but InvalidModel."""
+    with contextlib.suppress(InvalidModel):
+        parse_settings(text.encode(), "model.toml")
+
+
+_NAMES = st.sampled_from([field.name for field in msgspec.structs.fields(ModelSettings)])
+_VALUES = st.one_of(
+    st.integers(-5, 2**40),
+    st.sampled_from(['"latest"', '"auto"', '"on"', '""', "[1, 2]", "[]", "{a = 'b'}", "1.0", "false", "1979-05-27"]),
+)
+
+
+@given(st.dictionaries(_NAMES, _VALUES, max_size=6))
+def test_any_values_are_taken_or_refused(table: dict[str, object]) -> None:
+    """Known keys with any value give settings whose wishes stand, or InvalidModel."""
+    text = "\n".join(f"{key} = {value}" for key, value in table.items())
+    try:
+        settings = parse_settings(text.encode(), "model.toml")
+    except InvalidModel:
+        return
+    assert isinstance(hash(settings.wishes()), int)
+
+
+def test_labels_are_read(tmp_path: Path) -> None:
+    """One label a line, for each output."""
+    (tmp_path / "labels.txt").write_text("zero\none \ntwo\n")
+    assert read_labels(tmp_path, {"y": "labels.txt"}) == {"y": ("zero", "one", "two")}
+
+
+def test_labels_come_from_the_model_folder_only(tmp_path: Path) -> None:
+    """Neither a path nor a symlink reads anything outside the folder."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    for name in ("../secret", "link", str(tmp_path / "secret")):
+        with pytest.raises(InvalidModel, match="outside the model's folder"):
+            read_labels(folder, {"y": name})
+    for name, told in (("none", "cannot be read"), (".", "regular file"), ("x\0", "not")):
+        with pytest.raises(InvalidModel, match=told):
+            read_labels(folder, {"y": name})
+    (folder / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidModel, match="UTF-8"):
+        read_labels(folder, {"y": "binary"})

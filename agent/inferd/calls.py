@@ -1,0 +1,232 @@
+"""Every call of the API as plain data: method, path, body, and how its answer is read. No IO here.
+
+Both clients send these, so they cannot differ in anything but how they wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from inferd.errors import BadResponse, InvalidRequest, error_from
+from inferd.protocol import (
+    HEADER_LENGTH,
+    OutputRequest,
+    Parameter,
+    ProtocolError,
+    as_tensor,
+    decode_response,
+    encode_request,
+    parse_header_length,
+)
+from inferd.protocol.datatypes import Array, Buffer
+
+T = TypeVar("T")
+Body = tuple[int | None, list[bytes | memoryview]]
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer: `headers` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Buffer
+
+
+@dataclass(slots=True)
+class Call(Generic[T]):
+    """One call. `encode` makes the body for an attempt that has so many seconds left."""
+
+    method: str
+    path: str
+    read: Callable[[Reply], T]
+    encode: Callable[[float], Body] | None = None
+    is_repeatable: bool = True
+
+
+class Result(Mapping[str, Array]):
+    """The outputs by name, in the server's order; arrays are read-only views on the answer."""
+
+    __slots__ = ("_outputs", "_server_timing", "id", "model_name", "model_version", "request_id")
+
+    def __init__(self, reply: Reply) -> None:
+        length = parse_header_length(reply.headers.get(HEADER_LENGTH.lower()))
+        response = decode_response(reply.body, length)
+        self._outputs = response.outputs
+        self._server_timing = reply.headers.get("server-timing", "")
+        self.id = response.id
+        self.model_name = response.model_name
+        self.model_version = response.model_version
+        self.request_id = reply.headers.get("x-request-id")
+
+    def __getitem__(self, name: str) -> Array:
+        return self._outputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in self.items())
+        return f"<Result of {self.model_name} {self.model_version}: {outputs}>"
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """The server's stages in milliseconds, from its Server-Timing header; empty when it sends none."""
+        timings = {}
+        for entry in self._server_timing.split(","):
+            name, *options = (part.strip() for part in entry.split(";"))
+            for option in options:
+                key, _, value = option.partition("=")
+                if key.strip() == "dur":
+                    try:
+                        timings[name] = float(value)
+                    except ValueError:
+                        continue
+        return timings
+
+
+def infer(
+    model: str,
+    inputs: Mapping[str, Any],
+    *,
+    outputs: Sequence[str] | None,
+    version: str | int | None,
+    priority: int | None,
+    classification: int | None,
+    parameters: Mapping[str, Parameter] | None,
+    request_id: str | None,
+) -> Call[Result]:
+    """An inference over binary tensors. The time left is told to the server, which then need not work in vain."""
+    try:
+        arrays = {name: as_tensor(value) for name, value in inputs.items()}
+    except (ProtocolError, ValueError) as error:
+        raise InvalidRequest(str(error)) from None
+    wanted = [OutputRequest(name, True, classification or 0) for name in outputs] if outputs is not None else None
+    fixed: dict[str, Parameter] = dict(parameters or {})
+    if priority is not None:
+        fixed["priority"] = priority
+    own_timeout = "timeout" in fixed
+
+    def encode(left_s: float) -> Body:
+        told = fixed if own_timeout else {**fixed, "timeout": max(1, int(left_s * 1e6))}
+        return encode_request(arrays, wanted, told, id=request_id or "")
+
+    return Call("POST", _model(model, version) + "/infer", _read_result, encode)
+
+
+def is_live() -> Call[bool]:
+    """Whether the daemon runs."""
+    return Call("GET", "/v2/health/live", _is_ok)
+
+
+def is_ready(model: str | None, version: str | int | None) -> Call[bool]:
+    """Whether the daemon, or one model, serves."""
+    return Call("GET", "/v2/health/ready" if model is None else _model(model, version) + "/ready", _is_ok)
+
+
+def server_metadata() -> Call[dict[str, Any]]:
+    """Name, version and extensions."""
+    return Call("GET", "/v2", _read_object)
+
+
+def metadata(model: str, version: str | int | None) -> Call[dict[str, Any]]:
+    """Inputs, outputs and versions of a model."""
+    return Call("GET", _model(model, version), _read_object)
+
+
+def config(model: str, version: str | int | None) -> Call[dict[str, Any]]:
+    """The model's configuration."""
+    return Call("GET", _model(model, version) + "/config", _read_object)
+
+
+def stats(model: str | None, version: str | int | None) -> Call[dict[str, Any]]:
+    """Counters of a model, or of all."""
+    path = "/v2/models/stats" if model is None else _model(model, version) + "/stats"
+    return Call("GET", path, _read_object)
+
+
+def index(*, ready: bool) -> Call[list[dict[str, Any]]]:
+    """All model versions known, or only the ready ones."""
+    body = b'{"ready":true}' if ready else b"{}"
+    return Call("POST", "/v2/repository/index", _read_list, lambda _: (None, [body]))
+
+
+def descriptions(model: str | None) -> Call[list[dict[str, Any]]]:
+    """What inferd knows beyond the protocol: plan, vetoes, quantisation."""
+    path = "/inferd/v1/models" if model is None else f"/inferd/v1/models/{quote(model, safe='')}"
+    return Call("GET", path, _read_list)
+
+
+def metrics() -> Call[str]:
+    """The Prometheus page."""
+    return Call("GET", "/metrics", lambda reply: bytes(_checked(reply).body).decode())
+
+
+def load(model: str) -> Call[None]:
+    """Load, or load again; returns when it serves."""
+    return _control(model, "load")
+
+
+def unload(model: str) -> Call[None]:
+    """Stop serving a model."""
+    return _control(model, "unload")
+
+
+def _control(model: str, verb: str) -> Call[None]:
+    path = f"/v2/repository/models/{quote(model, safe='')}/{verb}"
+    return Call("POST", path, _read_nothing, lambda _: (None, [b"{}"]), is_repeatable=False)
+
+
+def _model(model: str, version: str | int | None) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
+
+
+def _checked(reply: Reply) -> Reply:
+    if not 200 <= reply.status < 300:
+        raise error_from(reply.status, reply.headers, reply.body)
+    return reply
+
+
+def _is_ok(reply: Reply) -> bool:
+    if reply.status in (401, 403, 429):
+        _checked(reply)
+    return reply.status == 200
+
+
+def _read_result(reply: Reply) -> Result:
+    try:
+        return Result(_checked(reply))
+    except ProtocolError as error:
+        raise BadResponse(str(error), status=reply.status) from error
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_LIST = msgspec.json.Decoder(list[dict[str, Any]])
+
+
+def _read_json(decoder: msgspec.json.Decoder[T], reply: Reply) -> T:
+    try:
+        return decoder.decode(_checked(reply).body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise BadResponse(f"the answer is not the JSON expected: {error}", status=reply.status) from None
+
+
+def _read_object(reply: Reply) -> dict[str, Any]:
+    return _read_json(_OBJECT, reply)
+
+
+def _read_list(reply: Reply) -> list[dict[str, Any]]:
+    return _read_json(_LIST, reply)
+
+
+def _read_nothing(reply: Reply) -> None:
+    _checked(reply)

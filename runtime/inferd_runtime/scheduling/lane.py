@@ -74,7 +74,8 @@ class Lane:
         self._queue = JobQueue(queue_limits, clock)
         self._admit = Admission(spec).check
         self._batch_rows = plan.batch if spec.max_batch and plan.batch else 1
-        self._row_ns = plan.run_us * 1000.0
+        # What a row takes in a well filled batch. Hopeful at first, as if a full batch took no longer than one row.
+        self._row_ns = plan.run_us * 1000.0 / self._batch_rows
         self._defer = defer if plan.inline else None
         self._is_turn_due = False
         self._threads: list[threading.Thread] = []
@@ -181,7 +182,7 @@ class Lane:
             )
 
     def _backlog_ns(self) -> float:
-        """About how long the waiting jobs take."""
+        """About how long the waiting jobs take, rather too little than too much."""
         return self._queue.waiting_rows * self._row_ns / (1 if self._defer else self.plan.streams)
 
     def _retry_after_s(self) -> float:
@@ -254,7 +255,7 @@ class Lane:
         try:
             is_whole = runner.run(batch)
             first = batch[0]
-            if is_whole and first.error is None:
+            if is_whole and first.error is None and 2 * first.batch_rows > self._batch_rows:
                 spent = (first.ran_ns - first.started_ns) / first.batch_rows
                 self._row_ns += _FRESH * (spent - self._row_ns)
         except Exception:

@@ -156,7 +156,7 @@ def test_a_hopeless_deadline_is_refused_at_once() -> None:
     """When those ahead take longer than the deadline allows, the refusal comes now and says when to try again."""
     session, receiver, clock = DoublingSession(), Receiver(), Clock()
     session.gate.clear()
-    lane = make_lane(session, receiver, clock=clock, run_us=100_000.0)
+    lane = make_lane(session, receiver, clock=clock, run_us=100_000.0, batch=1)
     lane.submit(job(0.0, deadline_ns=clock.now + 1))  # nothing waits yet: always tried
     session.wait_entered()
     for i in range(10):
@@ -193,7 +193,7 @@ def test_the_bound_in_jobs_refuses_with_a_time_to_retry() -> None:
     """A full queue refuses at once, is counted, and takes jobs again when there is room."""
     session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
     session.gate.clear()
-    lane = make_lane(session, receiver, stats=stats, max_jobs=3, run_us=2_000_000.0)
+    lane = make_lane(session, receiver, stats=stats, max_jobs=3, run_us=2_000_000.0, batch=1)
     lane.submit(job(0.0))
     session.wait_entered()
     for i in range(3):

@@ -1,0 +1,116 @@
+"""What only the OpenVINO engine promises: readable refusals, precision, its compile cache, IR files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inferd_runtime.engines import SessionOptions
+from inferd_runtime.engines.ov import OvEngine
+from inferd_runtime.errors import EngineRefused
+from tests import onnx_models
+
+engine = OvEngine()
+F32 = SessionOptions(precision="f32")
+
+
+def rows(count: int, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, width)).astype(np.float32)
+
+
+def test_qoperator_files_are_refused_with_a_reason(tmp_path: Path) -> None:
+    """The operator that cannot be converted is named, in one line."""
+    with pytest.raises(EngineRefused) as refusal:
+        engine.open(onnx_models.qoperator(tmp_path / "m.onnx"), F32)
+    assert str(refusal.value) == "OpenVINO: No conversion rule found for operations: com.microsoft.QGemm"
+
+
+def test_per_channel_qdq_at_opset_11_is_refused_with_a_reason(tmp_path: Path) -> None:
+    """The old per-axis form is refused readably; the same model at opset 13 opens."""
+    with pytest.raises(EngineRefused) as refusal:
+        engine.open(onnx_models.qdq_per_channel(tmp_path / "old.onnx", opset=11), F32)
+    message = str(refusal.value)
+    assert "DequantizeLinear-11" in message
+    assert "scale needs to be a scalar" in message
+    assert "\n" not in message
+    assert "src/" not in message
+    assert len(message) < 450
+    engine.open(onnx_models.qdq_per_channel(tmp_path / "new.onnx", opset=13), F32)
+
+
+def test_strings_are_refused(tmp_path: Path) -> None:
+    """String tensors are ONNX Runtime's."""
+    with pytest.raises(EngineRefused, match="input 'x' has the element type string"):
+        engine.open(onnx_models.string_identity(tmp_path / "m.onnx"), F32)
+
+
+def test_a_precision_the_device_lacks_is_refused(tmp_path: Path) -> None:
+    """Asked for what the CPU cannot do, OpenVINO computes in something else; that is a refusal, not a surprise."""
+    path = onnx_models.mlp(tmp_path / "m.onnx")
+    opened = []
+    for precision in ("f32", "bf16", "f16"):
+        try:
+            session = engine.open(path, SessionOptions(precision=precision))
+        except EngineRefused as refusal:
+            assert f"no {precision}" in str(refusal)  # noqa: PT017
+            continue
+        got = session.run([rows(4)], [0])[0]
+        np.testing.assert_allclose(got, onnx_models.mlp_reference(rows(4)), atol=1e-5 if precision == "f32" else 0.02)
+        opened.append(precision)
+    assert "f32" in opened
+
+
+def test_ir_files_open(tmp_path: Path) -> None:
+    """An .xml with its .bin gives the same numbers as the .onnx it came from."""
+    openvino = pytest.importorskip("openvino")
+    openvino.save_model(openvino.convert_model(str(onnx_models.mlp(tmp_path / "m.onnx"))), tmp_path / "m.xml", False)
+    assert engine.reads(tmp_path / "m.xml")
+    session = engine.open(tmp_path / "m.xml", F32)
+    assert [spec.name for spec in (*session.inputs, *session.outputs)] == ["x", "probabilities"]
+    np.testing.assert_allclose(session.run([rows(2)], [0])[0], onnx_models.mlp_reference(rows(2)), atol=1e-5)
+
+
+def test_the_cache_serves_the_second_open(tmp_path: Path) -> None:
+    """A model compiled once is loaded from the cache, with the same answers."""
+    path = onnx_models.mlp(tmp_path / "m.onnx")
+    cached = SessionOptions(precision="f32", cache_dir=tmp_path / "cache")
+    first = engine.open(path, cached)
+    second = engine.open(path, cached)
+    assert first._compiled.get_property("LOADED_FROM_CACHE") is False
+    assert second._compiled.get_property("LOADED_FROM_CACHE") is True
+    np.testing.assert_array_equal(first.run([rows(3)], [0])[0], second.run([rows(3)], [0])[0])
+
+
+def test_a_replaced_model_never_answers_from_the_cache(tmp_path: Path) -> None:
+    """Same path, same size, same time, other weights: the new weights answer."""
+    path = tmp_path / "m.onnx"
+    cached = SessionOptions(precision="f32", cache_dir=tmp_path / "cache")
+    x = np.ones((1, 4), np.float32)
+    answers = []
+    stamp = None
+    for weight in (1, 7):
+        nodes = [onnx_models.helper.make_node("MatMul", ["x", "w"], ["y"])]
+        values = [onnx_models.value(name, onnx_models.TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+        onnx_models.save(path, nodes, values[:1], values[1:], {"w": np.full((4, 4), weight, np.float32)})
+        stamp = stamp or path.stat().st_mtime_ns
+        os.utime(path, ns=(stamp, stamp))
+        answers.append(float(engine.open(path, cached).run([x], [0])[0][0, 0]))
+    assert answers == [4, 28]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    """A cache folder that is a file, or below one, or cut short on disk costs time and nothing else."""
+    path = onnx_models.mlp(tmp_path / "m.onnx")
+    (tmp_path / "file").write_text("in the way")
+    for cache in (tmp_path / "file", tmp_path / "file" / "below"):
+        session = engine.open(path, SessionOptions(precision="f32", cache_dir=cache))
+        np.testing.assert_allclose(session.run([rows(1)], [0])[0], onnx_models.mlp_reference(rows(1)), atol=1e-5)
+    cached = SessionOptions(precision="f32", cache_dir=tmp_path / "cache")
+    engine.open(path, cached)
+    for blob in (tmp_path / "cache").rglob("*.blob"):
+        blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
+    got = engine.open(path, cached).run([rows(1)], [0])[0]
+    np.testing.assert_allclose(got, onnx_models.mlp_reference(rows(1)), atol=1e-5)

@@ -63,10 +63,13 @@ def warm(
         for value in (0, 1):
             fill = _Fill(session.inputs, size, value, is_batched)
             fault = _run(session, fill, 1)
-            if not fault:
-                return _measure(
-                    session, fill, Warmth(is_guess=is_guess, has_free_sizes=has_free_sizes), many_rows, clock_ns
-                )
+            if fault:
+                continue
+            try:
+                known = Warmth(is_guess=is_guess, has_free_sizes=has_free_sizes)
+                return _measure(session, fill, known, many_rows, clock_ns)
+            except InferdError as error:
+                fault = str(error)
     return Warmth(is_guess=is_guess, has_free_sizes=has_free_sizes, fault=fault)
 
 

@@ -119,6 +119,7 @@ class Lane:
             self._queue.put(job)
         except Overloaded:
             self._put_after_sweep(job)
+        job.version = self.version
         if self._defer is not None and not self._is_turn_due:
             self._is_turn_due = True
             self._defer(self._take_turn)

@@ -1,0 +1,115 @@
+"""`POST /v2/models/{m}/infer`: the hot path from body to answer.
+
+Everything that takes long on large messages (JSON, compression) leaves the loop; small ones stay, since a thread hop
+costs more than they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from inferd.protocol import Request, decode_request, encode_response, parse_header_length
+from inferd_agent.bridge import Bridge, Result
+from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
+from inferd_agent.rest.bodies import Bodies
+from inferd_agent.rest.connection import Call
+from inferd_agent.rest.encodings import choose_encoding, compress
+from inferd_agent.rest.routes import Target
+from inferd_runtime import InvalidRequest, Job
+
+# The deadline of one request in milliseconds, beside the protocol's `timeout` parameter; the nearer one counts.
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+_MAX_TIMEOUT_MS = 86_400_000
+# From this much JSON on, reading and writing it leaves the loop.
+_LONG_JSON_BYTES = 256 << 10
+_LONG_JSON_ELEMENTS = 32 << 10
+_LONG_COMPRESS_BYTES = 32 << 10
+T = TypeVar("T")
+
+
+class Infer:
+    """Answers inference requests."""
+
+    def __init__(self, bridge: Bridge, bodies: Bodies, pool: Executor, *, request_timeout_s: float) -> None:
+        self._bridge = bridge
+        self._bodies = bodies
+        self._pool = pool
+        self._timeout_ns = int(request_timeout_s * 1e9)
+
+    async def handle(self, call: Call, target: Target) -> Answer:
+        """Read, decode, run, encode."""
+        arrived_ns = time.monotonic_ns()
+        headers = call.message.headers
+        header_length = parse_header_length(headers.get("Inference-Header-Content-Length"))
+        body = await self._bodies.read(call, header_length)
+        if (len(body) if header_length is None else header_length) < _LONG_JSON_BYTES:
+            request = decode_request(body, header_length)
+        else:
+            request = await self._off_loop(decode_request, body, header_length)
+        principal = call.principal
+        job = Job(
+            target.model,
+            request.inputs,
+            version=target.version,
+            outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
+            deadline_ns=arrived_ns + self._allowed_ns(request, headers.get(TIMEOUT_HEADER)),
+            priority=principal.priority,
+            principal=principal.name,
+            request_id=call.id,
+        )
+        result = await self._bridge.infer(job)
+        header_length, buffers = await self._encode(request, job, result)
+        accept = headers.get("Accept-Encoding")
+        encoding = choose_encoding(accept) if accept else ""
+        return await self._answer(header_length, buffers, encoding)
+
+    def _allowed_ns(self, request: Request, header: str | None) -> int:
+        """How long this request may take: the configured bound, or less where the caller says so."""
+        allowed = self._timeout_ns
+        if request.timeout_us:
+            allowed = min(allowed, request.timeout_us * 1000)
+        if header is not None:
+            if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) <= _MAX_TIMEOUT_MS):
+                raise InvalidRequest(f"{TIMEOUT_HEADER} is a plain number of milliseconds, got {header[:40]!r}")
+            allowed = min(allowed, int(header) * 1_000_000)
+        return allowed
+
+    async def _encode(self, request: Request, job: Job, result: Result) -> tuple[int | None, Buffers]:
+        version = str(job.version)
+        if _classifies(request):
+            description = self._bridge.runtime.describe(job.model, job.version)
+            is_batched = description.spec is None or description.spec.max_batch > 0
+            return encode_response(request, job.model, version, result, labels=description.labels, batched=is_batched)
+        if sum([array.size for array in result.values()]) > _LONG_JSON_ELEMENTS and _wants_json(request):
+            return await self._off_loop(encode_response, request, job.model, version, result)
+        return encode_response(request, job.model, version, result)
+
+    async def _answer(self, header_length: int | None, buffers: Buffers, encoding: str) -> Answer:
+        if header_length is None:
+            fields = JSON
+        else:
+            fields = b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length)
+        if encoding:
+            if sum([len(each) for each in buffers]) < _LONG_COMPRESS_BYTES:
+                buffers = (compress(buffers, encoding),)
+            else:
+                buffers = (await self._off_loop(compress, buffers, encoding),)
+            fields += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % encoding.encode()
+        return Answer(200, fields, buffers)
+
+    async def _off_loop(self, act: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, act, *given)
+
+
+def _wants_json(request: Request) -> bool:
+    if request.outputs:
+        return not all(output.binary for output in request.outputs)
+    return not request.binary_default
+
+
+def _classifies(request: Request) -> bool:
+    return any(output.classification for output in request.outputs)

@@ -1,0 +1,108 @@
+"""From a path to an endpoint: exact words, one segment a name, no patterns at run time.
+
+Names are percent-decoded, versions are plain decimal. Query strings are ignored. What a path leads to is remembered,
+within bounds, because callers ask for the same few paths again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from inferd_agent.errors import NoSuchPath
+from inferd_runtime import InvalidRequest
+
+if TYPE_CHECKING:
+    from inferd_agent.rest.answers import Answer
+    from inferd_agent.rest.connection import Call
+
+Handler = Callable[["Call", "Target"], Awaitable["Answer"]]
+
+_REMEMBERED = 1024
+_REMEMBERED_CHARS = 256
+_VERSION_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One kind of path. `scopes` any of which is needed: None is open to all, () to any known caller."""
+
+    label: str
+    method: str
+    handler: Handler
+    scopes: tuple[str, ...] | None
+
+    @property
+    def allow(self) -> str:
+        """The Allow header."""
+        return "GET, HEAD, OPTIONS" if self.method == "GET" else f"{self.method}, OPTIONS"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one path leads: the endpoint, and the model and version that the path names."""
+
+    endpoint: Endpoint
+    model: str = ""
+    version: int | None = None
+
+
+class Routes:
+    """The table. Words are written as in the protocol; `{m}` is a model, `{n}` a version, `{r}` any name."""
+
+    def __init__(self, table: Mapping[str, Endpoint]) -> None:
+        self._exact: dict[str, Endpoint] = {}
+        self._shapes: dict[tuple[str, ...], Endpoint] = {}
+        for path, endpoint in table.items():
+            if "{" in path:
+                self._shapes[tuple(path.split("/")[1:])] = endpoint
+            else:
+                self._exact[path] = endpoint
+        self._remembered: dict[str, Target] = {}
+
+    def find(self, raw: str) -> Target:
+        """The target of a request's path as it came. Raises NoSuchPath, InvalidRequest."""
+        target = self._remembered.get(raw)
+        if target is not None:
+            return target
+        target = self._match(raw.partition("?")[0].partition("#")[0])
+        if len(raw) <= _REMEMBERED_CHARS:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[raw] = target
+        return target
+
+    def _match(self, path: str) -> Target:
+        endpoint = self._exact.get(path)
+        if endpoint is not None:
+            return Target(endpoint)
+        segments = path.split("/")[1:]
+        for shape, endpoint in self._shapes.items():
+            if len(shape) == len(segments) and _fits(shape, segments):
+                named = dict(zip(shape, segments, strict=True))
+                model = _decode(named["{m}"]) if "{m}" in named else ""
+                version = _read_version(named["{n}"]) if "{n}" in named else None
+                return Target(endpoint, model, version)
+        raise NoSuchPath(f"there is no {path[:200]!r} here")
+
+
+def _fits(shape: tuple[str, ...], segments: list[str]) -> bool:
+    return all(bool(came) if want.startswith("{") else want == came for want, came in zip(shape, segments, strict=True))
+
+
+def _decode(segment: str) -> str:
+    try:
+        name = unquote_to_bytes(segment).decode()
+    except UnicodeError:
+        raise InvalidRequest("the path is not UTF-8") from None
+    if not name.isprintable():
+        raise InvalidRequest("the path holds characters that no name has")
+    return name
+
+
+def _read_version(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _VERSION_DIGITS):
+        raise InvalidRequest(f"a version is a plain decimal number, got {text[:40]!r}")
+    return int(text)

@@ -367,7 +367,7 @@ runtime.close()
 
 def test_public_names_are_all_there() -> None:
     """Every public name can be had, and `probe` is the function although a room has its name."""
-    import inferd_runtime.probe.load  # noqa: F401  (its import must not put the room in the function's place)
+    import inferd_runtime.probe.load
 
     for name in dir(inferd_runtime):
         assert getattr(inferd_runtime, name) is not None

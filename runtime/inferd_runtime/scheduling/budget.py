@@ -42,6 +42,11 @@ class CoreBudget:
         return self._used
 
     @property
+    def free(self) -> int:
+        """Permits that nobody holds."""
+        return max(0, self._size - self._used)
+
+    @property
     def waiting(self) -> int:
         """Callers in line."""
         return len(self._line)

@@ -219,17 +219,22 @@ class Lane:
                 return
             is_whole = True
             try:
-                batch, dead = queue.take(self._batch_rows)
+                batch, dead = queue.take(self._batch_rows, self._workers())
                 if dead:
                     self._bury(dead)
                 if batch:
                     if number + 1 == len(self._threads) < self.plan.streams:
                         self._start_worker()
                     is_whole = self._run(runner, batch)
+                    queue.rest()
             finally:
                 self._budget.release(granted)
             if batch:
                 self._finish(batch, is_whole)
+
+    def _workers(self) -> int:
+        """How many batches may run at once now, as far as the cores go; the caller holds its permits already."""
+        return min(self.plan.streams, self._queue.busy + 1 + self._budget.free // self.plan.threads)
 
     def _take_turn(self) -> None:
         """Run what gathered, on the submitting thread; come back later if that takes too long."""
@@ -243,7 +248,9 @@ class Lane:
             if dead:
                 self._bury(dead)
             if batch:
-                self._finish(batch, self._run(self._runner, batch))
+                is_whole = self._run(self._runner, batch)
+                queue.rest()
+                self._finish(batch, is_whole)
             if not queue.waiting:
                 self._is_turn_due = False
                 return

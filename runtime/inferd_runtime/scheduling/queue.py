@@ -50,6 +50,7 @@ class JobQueue:
         self.waiting = 0
         self.waiting_rows = 0
         self.running = 0
+        self.busy = 0  # workers with a batch
 
     def put(self, job: Job) -> None:
         """Line up. Raises Overloaded, InvalidRequest or Closed, and then nothing changed."""
@@ -89,34 +90,37 @@ class JobQueue:
                 self._ready.wait()
             return True
 
-    def take(self, max_rows: int) -> tuple[list[Job], list[Job]]:
+    def take(self, max_rows: int, workers: int = 1) -> tuple[list[Job], list[Job]]:
         """The next batch of up to `max_rows` rows (always at least one job), and the dead jobs met on the way.
 
-        Both may be empty. All of them count as running until `done`.
+        Both may be empty. All of them count as running until `done`; whoever got a batch calls `rest` after its run.
+        Of the `workers` that may run at once those without a batch get equal shares of what waits: one that took all
+        would leave the others idle, and callers who wait for their answers before they ask again would keep it so.
         """
         batch: list[Job] = []
         dead: list[Job] = []
         with self._lock:
             now = self._clock()
-            rows = 0
-            while not batch and self._groups:
-                key = self._oldest()
-                group = self._groups[key]
-                while group:
-                    job = group[0]
-                    if is_dead(job, now):
-                        dead.append(group.popleft())
-                    elif batch and rows + job.rows > max_rows:
-                        break
-                    else:
-                        batch.append(group.popleft())
-                        rows += job.rows
-                if not group:
-                    del self._groups[key]
-            self._left(batch)
+            free = workers - self.busy
+            if free > 1:
+                max_rows = min(max_rows, -(-self.waiting_rows // free))
+            group = self._oldest()
+            if group and is_dead(group[0], now):
+                self._strip(dead, now)
+                group = self._oldest()
+            if group:
+                self._fill(batch, dead, group, max_rows, now)
+            if batch:
+                self.busy += 1
+                self._left(batch)
             if dead:
                 self._left(dead)
         return batch, dead
+
+    def rest(self) -> None:
+        """A worker's run is over."""
+        with self._lock:
+            self.busy -= 1
 
     def sweep(self) -> list[Job]:
         """Take out every dead job; they count as running until `done`."""
@@ -169,12 +173,35 @@ class JobQueue:
         with self._lock:
             return self._quiet.wait_for(lambda: not self.running and not self.waiting, timeout=timeout_s)
 
-    def _oldest(self) -> Hashable:
+    def _oldest(self) -> deque[Job] | None:
         """The group whose head has waited longest. The lock is held."""
         groups = self._groups
-        if len(groups) == 1:
-            return next(iter(groups))
-        return min(groups, key=lambda key: groups[key][0].enqueued_ns)
+        if len(groups) > 1:
+            return min(groups.values(), key=lambda group: group[0].enqueued_ns)
+        return next(iter(groups.values()), None)
+
+    def _strip(self, dead: list[Job], now: int) -> None:
+        """Take the dead off the head of every group. The lock is held."""
+        for key, group in list(self._groups.items()):
+            while group and is_dead(group[0], now):
+                dead.append(group.popleft())
+            if not group:
+                del self._groups[key]
+
+    def _fill(self, batch: list[Job], dead: list[Job], group: deque[Job], max_rows: int, now: int) -> None:
+        """Move jobs from the head of a group to the batch, as rows allow. The lock is held."""
+        rows = 0
+        key = group[0].group
+        while group:
+            job = group[0]
+            if is_dead(job, now):
+                dead.append(group.popleft())
+            elif batch and rows + job.rows > max_rows:
+                return
+            else:
+                batch.append(group.popleft())
+                rows += job.rows
+        del self._groups[key]
 
     def _left(self, jobs: list[Job]) -> None:
         """Count jobs that left the queue. The lock is held."""

@@ -408,3 +408,34 @@ def test_work_waits_for_permits_and_gathers_meanwhile() -> None:
     receiver.wait(5)
     assert [len(batch) for batch in session.batches] == [5]
     lane.close()
+
+
+def test_idle_streams_share_what_waits() -> None:
+    """Two free workers split what gathered, instead of one taking all and the other idling."""
+    budget, session, receiver = CoreBudget(2), DoublingSession(), Receiver()
+    held = budget.acquire(2)
+    session.gate.clear()
+    lane = make_lane(session, receiver, budget=budget, streams=2)
+    for i in range(9):
+        lane.submit(job(float(i)))
+    budget.release(held)
+    session.wait_entered()
+    session.wait_entered()
+    assert sorted(len(batch) for batch in session.batches) == [4, 5]
+    session.gate.set()
+    for one in receiver.wait(9):
+        assert_right(one)
+    lane.close()
+
+
+def test_busy_cores_are_no_reason_to_share() -> None:
+    """When no permits are left for another stream, one worker takes all."""
+    budget, session, receiver = CoreBudget(2), DoublingSession(), Receiver()
+    held = budget.acquire(1), budget.acquire(1)
+    lane = make_lane(session, receiver, budget=budget, streams=2)
+    for i in range(8):
+        lane.submit(job(float(i)))
+    budget.release(held[0])
+    receiver.wait(8)
+    assert [len(batch) for batch in session.batches] == [8]
+    lane.close()

@@ -83,9 +83,9 @@ class _Fill:
     is_batched: bool
 
     def arrays(self, rows: int) -> list[Array]:
-        return [self._array(spec, rows) for spec in self.specs]
+        return [self.array(spec, rows) for spec in self.specs]
 
-    def _array(self, spec: TensorSpec, rows: int) -> Array:
+    def array(self, spec: TensorSpec, rows: int) -> Array:
         shape = [self.size if dim < 0 else dim for dim in spec.shape]
         if self.is_batched and shape:
             shape[0] = rows
@@ -109,8 +109,21 @@ def _run(session: Session, fill: _Fill, rows: int) -> str:
     return ""
 
 
+def _batch_fault(session: Session, fill: _Fill) -> str:
+    """Why the first dimensions are not one batch, empty where they are as far as can be seen."""
+    fault = _run(session, fill, _ROWS)
+    if fault or len(session.inputs) < 2 or any(session.batch_symbols):
+        return fault
+    uneven = [fill.array(spec, _ROWS + index) for index, spec in enumerate(fill.specs)]
+    try:
+        session.run(uneven, range(len(session.outputs)))
+    except InferdError:
+        return ""
+    return "its inputs may differ in their first dimensions"
+
+
 def _measure(session: Session, fill: _Fill, warmth: Warmth, many_rows: int, clock_ns: Callable[[], int]) -> Warmth:
-    batch_fault = _run(session, fill, _ROWS) if fill.is_batched else ""
+    batch_fault = _batch_fault(session, fill) if fill.is_batched else ""
     inputs, outputs = fill.arrays(1), range(len(session.outputs))
     took_ns: list[int] = []
     while len(took_ns) < _MAX_RUNS and (not took_ns or sum(took_ns) < _BUDGET_NS):

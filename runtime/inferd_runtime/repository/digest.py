@@ -25,9 +25,10 @@ class Fingerprint:
     entries: tuple[tuple[str, int, int, int], ...]
     changed_s: float = field(default=0.0, compare=False)
 
-    @property
-    def total_bytes(self) -> int:
-        return sum(size for _, size, _, _ in self.entries)
+    def bytes_of(self, files: Iterable[Path]) -> int:
+        """The size of those of its files that are in `files`."""
+        wanted = {str(path) for path in files}
+        return sum(size for name, size, _, _ in self.entries if name in wanted and size > 0)
 
 
 def fingerprint(files: Iterable[Path]) -> Fingerprint:

@@ -49,7 +49,7 @@ class Entry:
             state=self.life.state,
             reason=self.life.reason,
             format=files.format_of(variant),
-            file_bytes=self.tried.total_bytes if self.tried else 0,
+            file_bytes=self.tried.bytes_of(files.files) if self.tried else 0,
             digest=loaded.digest if loaded else "",
             variants=tuple(sorted(files.variants)),
             spec=loaded.served.spec if loaded else None,

@@ -150,14 +150,22 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder; a symlink that turns in circles is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _named(entries: Sequence[os.DirEntry[str]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Folders first, then bare model files, each with the model name it stands for."""
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield entry.name, entry
     for entry in entries:
         file = Path(entry.name)
-        if file.suffix in FORMATS and not entry.is_dir():
+        if file.suffix in FORMATS and not _is_folder(entry):
             yield file.stem, entry
 
 
@@ -174,7 +182,7 @@ def _folder_model(name: str, folder: Path, inside: Sequence[Path]) -> ModelFiles
     versions: dict[int, VersionFiles] = {}
     unfit: dict[int, Unfit] = {}
     entries = list(_entries(folder))
-    numbered = [entry for entry in entries if _VERSION.fullmatch(entry.name) and entry.is_dir()]
+    numbered = [entry for entry in entries if _VERSION.fullmatch(entry.name) and _is_folder(entry)]
     for entry in sorted(numbered, key=lambda entry: -int(entry.name))[:MAX_VERSIONS]:
         version = int(entry.name)
         try:

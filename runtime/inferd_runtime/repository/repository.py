@@ -77,6 +77,8 @@ class Repository:
         self._wake = threading.Event()
         self._first_round = threading.Event()
         self._is_closing = False
+        # Held while a command is added or closing begins, so that no command is added that nobody will answer.
+        self._order_lock = threading.Lock()
         self._commands: deque[_Command] = deque()
         self._pending: list[_Command] = []
         self._drained: deque[Entry] = deque()
@@ -172,7 +174,8 @@ class Repository:
 
         A version just being opened is waited for a few seconds; its own thread closes it where that takes longer.
         """
-        self._is_closing = True
+        with self._order_lock:
+            self._is_closing = True
         self._watcher.stop()
         self._wake.set()
         if self._thread.is_alive():
@@ -182,8 +185,9 @@ class Repository:
                 self._loader.leave(entry.name, entry.version)
         else:
             self._shut()
+        deadline = time.monotonic() + _JOIN_S
         for thread in tuple(self._retiring):
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def step(self) -> float:
         """One look at the disk and all that follows from it; the seconds until the next is due. Loader thread only."""
@@ -213,8 +217,9 @@ class Repository:
             self._wake.clear()
             try:
                 pause_s = self.step()
-            except Exception:
+            except Exception as error:
                 log.exception("looking after the repository failed; it goes on")
+                self._give_up(LoadFailed(f"looking after the repository failed: {type(error).__name__}: {error}"))
                 pause_s = self._rescan_s
             if not self._is_closing:
                 self._wake.wait(pause_s)
@@ -231,10 +236,11 @@ class Repository:
         return True
 
     def _order(self, ask: Callable[[str], None], name: str, timeout_s: float) -> None:
-        if self._is_closing:
-            raise Closed("the repository is closed")
         command = _Command(ask, name)
-        self._commands.append(command)
+        with self._order_lock:
+            if self._is_closing:
+                raise Closed("the repository is closed")
+            self._commands.append(command)
         self._wake.set()
         try:
             command.done.result(timeout_s)
@@ -268,9 +274,16 @@ class Repository:
         for loaded in self._keeper.loaded():
             loaded.served.close()
         self._snapshot = Snapshot()
-        for command in (*self._pending, *self._commands):
+        self._give_up(Closed("the repository is closed"))
+
+    def _give_up(self, error: InferdError) -> None:
+        """Answer every command with an error."""
+        waiting = [*self._pending, *self._commands]
+        self._pending.clear()
+        self._commands.clear()
+        for command in waiting:
             if not command.done.done():
-                command.done.set_exception(Closed("the repository is closed"))
+                command.done.set_exception(error)
 
     def _absence(self, name: str, version: int | None) -> InferdError:
         """Why there is nothing to serve."""

@@ -71,6 +71,7 @@ class Watcher:
             if not self.is_failing:
                 log.warning("changes cannot be watched, so folders are looked through every few seconds: %s", error)
             self.is_failing = True
+            self._on_change()
 
     def _there(self) -> dict[Path, int]:
         """The roots that exist, with their inodes."""

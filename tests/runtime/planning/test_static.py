@@ -202,6 +202,14 @@ def test_two_free_dimensions_of_different_names_are_no_batch(ground: Ground, tmp
     assert "different names (M, N)" in planned.plan.reason
 
 
+def test_independent_inputs_are_no_batch(tmp_path: Path) -> None:
+    """Where an engine lost the names, inputs that may differ in rows are found out by trying."""
+    session = FakeSession([floats(-1, 2), floats(-1, 2)], [floats(-1, 1)])
+    planned = plan(told(ov=FakeEngine("openvino", ("cpu",), session)), tmp_path / "m.onnx")
+    assert planned.spec.max_batch == 0
+    assert "may differ in their first dimensions" in planned.plan.reason
+
+
 def test_rows_that_do_not_come_out_are_no_batch(tmp_path: Path) -> None:
     """A free first dimension that does not follow the rows that went in is found out by trying."""
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])

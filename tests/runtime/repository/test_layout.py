@@ -157,6 +157,8 @@ def test_dangling_symlink_and_fifo_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b/1").mkdir(parents=True)
     os.mkfifo(tmp_path / "b/1/model.onnx")
     os.mkfifo(tmp_path / "c.onnx")
+    for circle in ("d", "d.onnx", "a/2"):
+        (tmp_path / circle).symlink_to(tmp_path / circle)
     layout = scan([tmp_path])
     assert "leads nowhere" in layout.models["a"].unfit[1].reason
     assert "regular file" in layout.models["b"].unfit[1].reason

@@ -125,6 +125,17 @@ def fixed_batch(path: Path, batch: int = 4, width: int = 3) -> Path:
     return save(path, nodes, [value("x", _FLOAT, shape)], [value("y", _FLOAT, shape)], weights)
 
 
+def in_place(path: Path) -> Path:
+    """x FP32 [2, 8] -> y = (relu(x) + 1) reshaped to [16]: every step could be done in the input's own memory."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Add", ["r", "one"], ["a"]),
+        helper.make_node("Reshape", ["a", "shape"], ["y"]),
+    ]
+    weights = {"one": np.ones(8, np.float32), "shape": np.array([16], np.int64)}
+    return save(path, nodes, [value("x", _FLOAT, [2, 8])], [value("y", _FLOAT, [16])], weights)
+
+
 def no_batch(path: Path) -> Path:
     """x FP32 [T] -> total FP32 scalar (rank 0): no batch dimension although x is free."""
     nodes = [helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0)]

@@ -46,8 +46,8 @@ class Session(Protocol):
     def batch_symbols(self) -> tuple[str, ...]:
         """The file's names of the first dimensions of `inputs`, then `outputs`.
 
-        "" where it is fixed, unnamed or lost by the engine (OpenVINO loses all of them). Two names that differ mean two
-        dimensions that may differ.
+        "" where it is fixed, unnamed, lost by the engine (OpenVINO loses all of them), or, on an output, a name that no
+        input has. Two names that differ mean two dimensions that may differ.
         """
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:

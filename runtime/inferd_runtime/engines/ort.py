@@ -154,7 +154,7 @@ class OrtSession:
         self._path = path
         self.inputs = tuple(_spec(arg, "input") for arg in session.get_inputs())
         self.outputs = tuple(_spec(arg, "output") for arg in session.get_outputs())
-        self.batch_symbols = tuple(_symbol(arg) for arg in (*session.get_inputs(), *session.get_outputs()))
+        self.batch_symbols = _symbols(session.get_inputs(), session.get_outputs())
         self._input_names = tuple(spec.name for spec in self.inputs)
         self._output_names = tuple(spec.name for spec in self.outputs)
         self._is_plain = BFLOAT16 not in {spec.dtype for spec in (*self.inputs, *self.outputs)}
@@ -190,10 +190,15 @@ def _spec(arg: Any, role: str) -> TensorSpec:
     return TensorSpec(arg.name, dtype, tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape))
 
 
-def _symbol(arg: Any) -> str:
-    """The file's name of the first dimension; ONNX Runtime calls those without a name None or unk__7."""
-    first = arg.shape[0] if arg.shape else None
-    return first if isinstance(first, str) and not first.startswith("unk__") else ""
+def _symbols(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[str, ...]:
+    """The file's names of first dimensions, "" for what tells nothing.
+
+    A name on an output that no input has was made up by an exporter (p2o.DynamicDimension.3, ConcatstateN_dim_0), or by
+    ONNX Runtime itself (unk__7): it does not say that the dimension differs.
+    """
+    known = {dim for arg in inputs for dim in arg.shape if isinstance(dim, str)}
+    firsts = [arg.shape[0] if arg.shape else None for arg in (*inputs, *outputs)]
+    return tuple(dim if dim in known else "" for dim in firsts)
 
 
 def _input(spec: TensorSpec, array: Array) -> Array:

@@ -164,10 +164,9 @@ class OvSession:
             # All inputs are set on every run: a request must never read memory of a caller that has left.
             for index, array in enumerate(arrays):
                 request.set_input_tensor(index, self._tensor(array, array.shape, self._types[index]))
-            request.infer(_NO_INPUTS, share_outputs=True)
+            self._infer(place)
             return [self._copy(request.get_output_tensor(index).data, index) for index in outputs]
         except Exception as error:
-            self._distrust(place[0])
             raise EngineFault(f"OpenVINO: {reason(error, self._path)}") from error
         finally:
             self._places.put(place)
@@ -177,11 +176,16 @@ class OvSession:
             self._places.get_nowait()
         self._compiled = None
 
-    def _distrust(self, generation: int) -> None:
-        with self._lock:
-            if generation == self._generation:
-                self._generation += 1
-                self._compiled = None
+    def _infer(self, place: tuple[int, Any]) -> None:
+        generation, request = place
+        try:
+            request.infer(_NO_INPUTS, share_outputs=True)
+        except Exception:
+            with self._lock:
+                if generation == self._generation:
+                    self._generation += 1
+                    self._compiled = None
+            raise
 
     def _renewed(self) -> tuple[int, Any]:
         """A request of the newest generation."""

@@ -66,6 +66,15 @@ def test_symbols_of_first_dimensions(tmp_path: Path) -> None:
     assert scalar.batch_symbols == ("T", "")
 
 
+def test_names_that_exporters_make_up_tell_nothing(tmp_path: Path) -> None:
+    """An output's symbol that no input has is empty: Paddle's exporter numbers every free dimension anew."""
+    value = onnx_models.value
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    ins, outs = [value("x", TensorProto.FLOAT, ["d.0", 4])], [value("y", TensorProto.FLOAT, ["d.3", 4])]
+    session = engine.open(onnx_models.save(tmp_path / "m.onnx", nodes, ins, outs), SessionOptions())
+    assert session.batch_symbols == ("d.0", "")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "f16"])
 def test_precision_hints_are_refused(precision: str, tmp_path: Path) -> None:
     """ONNX Runtime has no such hint, and an option is never silently ignored."""

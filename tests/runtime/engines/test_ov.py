@@ -73,6 +73,52 @@ def test_ir_files_open(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run([rows(2)], [0])[0], onnx_models.mlp_reference(rows(2)), atol=1e-5)
 
 
+def _relu_tflite() -> bytes:
+    """A TensorFlow Lite file of one RELU on FLOAT32 [1, 4], by the field numbers of its schema."""
+    b = pytest.importorskip("flatbuffers").Builder(0)
+    texts = {text: b.CreateString(text) for text in ("x", "y", "main")}
+
+    def vector(items: list[int], add: str) -> int:
+        b.StartVector(4, len(items), 4)
+        for item in reversed(items):
+            getattr(b, add)(item)
+        return int(b.EndVector())
+
+    def table(size: int, offsets: dict[int, int], numbers: dict[int, int] | None = None) -> int:
+        b.StartObject(size)
+        for slot, offset in offsets.items():
+            b.PrependUOffsetTRelativeSlot(slot, offset, 0)
+        for slot, number in (numbers or {}).items():
+            b.PrependInt32Slot(slot, number, 0)
+        return int(b.EndObject())
+
+    shapes = [vector([1, 4], "PrependInt32") for _ in range(2)]
+    tensors = vector(
+        [table(4, {0: s, 3: texts[n]}) for s, n in zip(shapes, "xy", strict=True)], "PrependUOffsetTRelative"
+    )
+    ends = [vector([index], "PrependInt32") for index in (0, 1)]
+    operators = vector([table(3, {1: ends[0], 2: ends[1]})], "PrependUOffsetTRelative")
+    graph = table(5, {0: tensors, 1: ends[0], 2: ends[1], 3: operators, 4: texts["main"]})
+    graphs = vector([graph], "PrependUOffsetTRelative")
+    b.StartObject(4)
+    b.PrependInt8Slot(0, 19, 0)  # RELU
+    b.PrependInt32Slot(3, 19, 0)
+    codes = vector([b.EndObject()], "PrependUOffsetTRelative")
+    buffers = vector([table(1, {})], "PrependUOffsetTRelative")
+    b.Finish(table(5, {1: codes, 2: graphs, 4: buffers}, {0: 3}), b"TFL3")
+    return bytes(b.Output())
+
+
+def test_tensorflow_lite_files_open(tmp_path: Path) -> None:
+    """A .tflite file runs, with the names in it."""
+    (tmp_path / "m.tflite").write_bytes(_relu_tflite())
+    session = engine.open(tmp_path / "m.tflite", F32)
+    assert [(s.name, s.datatype, s.shape) for s in session.inputs] == [("x", "FP32", (1, 4))]
+    assert [spec.name for spec in session.outputs] == ["y"]
+    got = session.run([np.array([[-1, 2, -3, 4]], np.float32)], [0])[0]
+    np.testing.assert_array_equal(got, [[0, 2, 0, 4]])
+
+
 def test_the_cache_serves_the_second_open(tmp_path: Path) -> None:
     """A model compiled once is loaded from the cache, with the same answers."""
     path = onnx_models.mlp(tmp_path / "m.onnx")

@@ -40,6 +40,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
 }
+# A stream of one thread swallows exceptions (2026.4): a failed run would answer with the run before it. Without streams
+# the model runs on the caller's thread, raises, and is faster.
+_ON_CALLER = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1}
 _NO_INPUTS: Mapping[Any, Any] = {}  # they are set already
 
 
@@ -77,7 +80,8 @@ class OvEngine:
         try:
             compiled = self._compile(path, options)
             self._check_precision(compiled, options)
-            return OvSession(library, lambda: self._compile(path, options), compiled, path, options.streams)
+            streams = 1 if options.device == "cpu" and _streams(compiled) == 0 else options.streams
+            return OvSession(library, lambda: self._compile(path, options), compiled, path, streams)
         except EngineRefused:
             raise
         except Exception as error:
@@ -94,8 +98,19 @@ class OvEngine:
             return self._library
 
     def _compile(self, path: Path, options: SessionOptions) -> Any:
-        """Compile through the cache; a cache that fails (a full disk, say) is left aside."""
-        device, settings = options.device.upper(), _settings(options)
+        """Compile through the cache, for the caller's thread where only one thread remains."""
+        settings = _settings(options)
+        if options.device == "cpu" and options.streams == options.threads == 1:
+            settings |= _ON_CALLER
+        compiled = self._compile_cached(path, options, settings)
+        if options.device == "cpu" and _streams(compiled) == 1 == compiled.get_property("INFERENCE_NUM_THREADS"):
+            # Fewer cores are allowed than were asked for.
+            compiled = self._compile_cached(path, options, settings | _ON_CALLER)
+        return compiled
+
+    def _compile_cached(self, path: Path, options: SessionOptions, settings: dict[str, Any]) -> Any:
+        """A cache that fails (a full disk, say) is left aside."""
+        device = options.device.upper()
         folder = compiled_folder(options.cache_dir, "openvino", path)
         if folder is not None:
             try:
@@ -114,18 +129,20 @@ class OvEngine:
 
 
 def _settings(options: SessionOptions) -> dict[str, Any]:
-    settings: dict[str, Any] = {"NUM_STREAMS": options.streams}
+    settings: dict[str, Any] = {}
+    if not options.device.startswith("npu"):  # an NPU has no streams to set
+        settings["NUM_STREAMS"] = options.streams
     if options.device == "cpu":
-        if options.streams == options.threads == 1:
-            # One stream of one thread swallows exceptions: a failed run would answer with the run before it. Without
-            # streams the model runs on the caller's thread, raises, and is faster.
-            settings["NUM_STREAMS"] = 0
         settings["INFERENCE_NUM_THREADS"] = options.streams * options.threads
         # Pinned threads of several models would all sit on the same cores.
         settings["ENABLE_CPU_PINNING"] = False
     if options.precision != "auto":
         settings["INFERENCE_PRECISION_HINT"] = options.precision
     return settings
+
+
+def _streams(compiled: Any) -> int:
+    return int(compiled.get_property("NUM_STREAMS"))
 
 
 class OvSession:
@@ -140,7 +157,6 @@ class OvSession:
         self._tensor = library.Tensor
         self._compile_again = compile_again
         self._path = path
-        self._streams = streams
         self.inputs = tuple(_spec(port, "input") for port in compiled.inputs)
         self.outputs = tuple(_spec(port, "output") for port in compiled.outputs)
         # OpenVINO keeps no names of free dimensions.

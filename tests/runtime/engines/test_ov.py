@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,32 @@ def test_a_precision_the_device_lacks_is_refused(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, onnx_models.mlp_reference(rows(4)), atol=1e-5 if precision == "f32" else 0.02)
         opened.append(precision)
     assert "f32" in opened
+
+
+ONE_CORE = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from pathlib import Path
+import numpy as np
+from inferd_runtime.engines import SessionOptions
+from inferd_runtime.engines.ov import OvEngine
+from inferd_runtime.errors import EngineFault
+for streams, threads in ((1, 1), (2, 1), (1, 2), (2, 2)):
+    session = OvEngine().open(Path(sys.argv[1]), SessionOptions(streams=streams, threads=threads))
+    for shape in ([2, 2], [2, 3], [3, 3], [4, 1]):
+        try:
+            got = session.run([np.ones(4, np.float32), np.array(shape)], [0])[0].shape
+        except EngineFault:
+            got = "fault"
+        print(got)
+"""
+
+
+def test_a_fault_is_told_where_only_one_core_is_allowed(tmp_path: Path) -> None:
+    """With fewer cores than streams and threads ask for, a failing run still fails."""
+    path = onnx_models.faulting_reshape(tmp_path / "m.onnx")
+    done = subprocess.run([sys.executable, "-c", ONE_CORE, str(path)], capture_output=True, text=True, timeout=50)
+    assert done.stdout.splitlines() == ["(2, 2)", "fault", "fault", "(4, 1)"] * 4, done.stderr[-2000:]
 
 
 def test_ir_files_open(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""The daemon: builds every part once, starts them in order, stops them in reverse.
+
+Start: log, state folder, certificates, sockets, runtime, REST, models. Sockets are bound before models load: callers
+are told 503, never refused. Stop: take no more, finish what was accepted, close. Only this module knows all the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from inferd_agent import logs, sockets, systemd
+from inferd_agent.bridge import Bridge
+from inferd_agent.config import Config, Loaded, diff
+from inferd_agent.errors import ConfigError
+from inferd_agent.files import make_private_folder
+from inferd_agent.identity import Identity
+from inferd_agent.metrics import Metrics
+from inferd_agent.rest import RestApp
+from inferd_agent.summary import status_line, summary
+from inferd_agent.tls import TlsMaterial
+from inferd_runtime import Runtime, RuntimeOptions
+
+log = logging.getLogger(__name__)
+
+RENEW_EVERY_S = 3600.0
+STATUS_EVERY_S = 10.0
+LOAD_REPORT_S = 600.0
+
+
+def serve(configuration: Callable[[], Loaded]) -> int:
+    """Run until a signal ends it; the exit code. ConfigError where it cannot start."""
+    loaded = configuration()
+    logs.configure(loaded.config.log.level, loaded.config.log.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Daemon(loaded, configuration).run())
+
+
+class Daemon:
+    """One running daemon. `configuration` is asked again on SIGHUP."""
+
+    def __init__(
+        self, loaded: Loaded, configuration: Callable[[], Loaded], *, notifier: systemd.Notifier | None = None
+    ) -> None:
+        self._loaded = loaded
+        self._configuration = configuration
+        self._notifier = notifier or systemd.Notifier()
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Start everything, wait for a signal, stop everything."""
+        loop = asyncio.get_running_loop()
+        config = self._loaded.config
+        async with contextlib.AsyncExitStack() as stack:
+            self._tls = self._open_state(config)
+            bound = sockets.bind(
+                self._loaded.listeners,
+                mode=int(config.server.socket_mode, 8),
+                group=config.server.socket_group,
+                inherited=systemd.take_sockets(),
+            )
+            for each in bound:
+                stack.callback(each.close)
+                self._tls.publish(each.listener)
+            self._bridge = Bridge(loop)
+            stack.callback(self._bridge.close)
+            self._runtime = Runtime(_options(config), deliver=self._bridge.deliver, defer=self._bridge.defer)
+            stack.callback(self._runtime.close)
+            self._bridge.bind(self._runtime)
+            self._identity = Identity(Path(config.state.dir) / "tokens.json", config.auth.peers, own_uid=os.geteuid())
+            self._rest = RestApp(config, self._bridge, self._identity, Metrics(self._runtime))
+            for each in bound:
+                await self._rest.listen(each, self._tls.context_for(each.listener))
+            self._runtime.start()
+            self._listen_to_signals(loop)
+            self._run_beside(self._announce(bound))
+            self._run_beside(self._renew_certificates())
+            self._run_beside(self._tell_systemd())
+            await self._stop.wait()
+            await self._shut_down(config.server.drain_s)
+        return 0
+
+    def _open_state(self, config: Config) -> TlsMaterial:
+        """The state folder and the certificates in it."""
+        state = Path(config.state.dir)
+        try:
+            make_private_folder(state)
+            make_private_folder(Path(config.state.cache_dir))
+        except OSError as error:
+            raise ConfigError(f"state.dir {state}: cannot be made: {error.strerror}") from error
+        return TlsMaterial(state / "tls", names=config.tls.names, cert=config.tls.cert, key=config.tls.key)
+
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._run_beside(self._reload()))
+
+    def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that lives beside the others; when it fails, the log says so and the daemon goes on."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a background task failed", exc_info=error)
+
+    # Beside the requests
+
+    async def _announce(self, bound: Sequence[sockets.Bound]) -> None:
+        """Once the first models are up (or failed): the summary for people, READY for systemd."""
+        self._notifier.status("loading models")
+        await asyncio.to_thread(self._runtime.wait_loaded, LOAD_REPORT_S)
+        click.echo(summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path), err=True)
+        self._notifier.ready(status_line(self._runtime.models()))
+
+    async def _renew_certificates(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            try:
+                if await asyncio.to_thread(self._tls.renew):
+                    log.info("certificate renewed")
+            except ConfigError as error:
+                log.error("%s", error)
+
+    async def _tell_systemd(self) -> None:
+        """STATUS= now and then, and the watchdog as often as it wants."""
+        every_s = min(STATUS_EVERY_S, (self._notifier.watchdog_s or STATUS_EVERY_S * 2) / 2)
+        while self._notifier.is_active:
+            await asyncio.sleep(every_s)
+            self._notifier.watchdog()
+            self._notifier.status(status_line(self._runtime.models()))
+
+    async def _reload(self) -> None:
+        """SIGHUP: what may change while running changes; a bad configuration changes nothing."""
+        self._notifier.reloading()
+        try:
+            new = await asyncio.to_thread(self._configuration)
+            changes = diff(self._loaded.config, new.config)
+            config = new.config
+            await asyncio.to_thread(
+                partial(self._tls.reload, names=config.tls.names, cert=config.tls.cert, key=config.tls.key)
+            )
+            await asyncio.to_thread(self._identity.reload, config.auth.peers)
+            logs.configure(config.log.level, config.log.format)
+        except ConfigError as error:
+            log.error("not reloaded, the old configuration goes on: %s", error)
+        else:
+            if changes.restart:
+                log.warning("changed, but taken only by a restart: %s", ", ".join(changes.restart))
+            self._loaded = new
+            log.info("reloaded; changed: %s", ", ".join(changes.live) or "nothing")
+        self._notifier.ready(status_line(self._runtime.models()))
+
+    async def _shut_down(self, drain_s: float) -> None:
+        """Finish what was accepted, within the time for it."""
+        self._notifier.stopping("finishing what was accepted")
+        log.info("stopping; %d requests under way", self._bridge.pending)
+        if not await self._rest.drain(drain_s):
+            log.warning("%d requests were still under way after %g s", self._bridge.pending, drain_s)
+        await asyncio.to_thread(self._runtime.drain, 1.0)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        log.info("stopped")
+
+
+def _options(config: Config) -> RuntimeOptions:
+    """The runtime's part of the configuration."""
+    runtime = config.runtime
+    return RuntimeOptions(
+        models=tuple(Path(path) for path in config.models.path),
+        cache_dir=Path(config.state.cache_dir),
+        watch=config.models.watch,
+        load=config.models.load,
+        max_jobs=runtime.max_jobs,
+        max_queue_bytes=runtime.max_queue_bytes,
+        cores=runtime.cores,
+        core_floor=runtime.core_floor,
+        governor=runtime.governor,
+        inline=runtime.inline,
+        engine=runtime.engine,
+    )

@@ -122,7 +122,7 @@ class Governor:
             self._govern(self._take_sample())
         except Exception:
             if self._is_sampling:
-                _log.exception("the host's load cannot be read, so the core budget stays as it is")
+                _log.exception("a round of the governor failed; the core budget stays as it is")
             self._is_sampling = False
         else:
             self._is_sampling = True

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inferd_runtime.engines import Engine, Session
-from inferd_runtime.probe.machine import Machine
 from inferd_runtime.spec import ModelSpec, Plan
 
 AUTO = "auto"
@@ -33,31 +32,6 @@ class Ground:
     engine: str = AUTO
     inline: str = AUTO
     cache_dir: Path | None = None
-
-    @classmethod
-    def on(
-        cls,
-        machine: Machine,
-        engines: Mapping[str, Engine],
-        missing: Mapping[str, str],
-        *,
-        cores: int = 0,
-        engine: str = AUTO,
-        inline: str = AUTO,
-        cache_dir: Path | None = None,
-    ) -> Ground:
-        """The ground on a probed machine; `cores` 0 takes what the probe allows."""
-        gpus = [device for device in machine.devices if device.kind == "gpu" and device.vendor == "NVIDIA"]
-        return cls(
-            engines,
-            cores or machine.usable_cores,
-            missing,
-            has_cuda_gpu=bool(gpus),
-            cuda_refusal="" if not gpus or any(gpu.may_open for gpu in gpus) else gpus[0].reason,
-            engine=engine,
-            inline=inline,
-            cache_dir=cache_dir,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,8 +258,10 @@ class Keeper:
         self.loading = entry
         try:
             return self._loader.load(folder, files, settings, serving=entry.loaded, is_forced=is_forced), None
-        except InferdError as error:
+        except (InvalidModel, LoadFailed) as error:
             return None, error
+        except InferdError as error:
+            return None, LoadFailed(str(error))
         except Exception as error:
             log.exception("loading %s version %d failed unexpectedly", entry.name, entry.version)
             return None, LoadFailed(f"loading failed unexpectedly: {type(error).__name__}: {error}")

@@ -109,7 +109,7 @@ def test_any_fault_of_opening_is_kept_as_a_reason(stage: Stage) -> None:
     stage.install("m")
     for fault in (EngineFault("no memory"), RuntimeError("surprise"), MemoryError()):
         stage.opener.fault = fault
-        with pytest.raises((EngineFault, LoadFailed)):
+        with pytest.raises(LoadFailed):
             stage.order(lambda: stage.repository.load("m"))
         assert stage.states("m") == {1: "FAILED"}
         assert str(fault) in stage.repository.describe("m").reason
@@ -198,6 +198,18 @@ def test_bad_settings_are_told(stage: Stage) -> None:
     told = stage.repository.describe("m")
     assert told.state is State.READY
     assert "threads = -1" in told.reason
+
+
+def test_a_bare_file_has_settings_and_labels_beside_it(stage: Stage) -> None:
+    """`<name>.toml` and the labels that it names lie beside a bare model file, and are followed like any other."""
+    onnx_models.identity(stage.root / "m.onnx")
+    (stage.root / "m.toml").write_text("[labels]\ny = 'm.labels'")
+    (stage.root / "m.labels").write_text("a\nb")
+    stage.settle()
+    assert stage.repository.describe("m").labels == {"y": ("a", "b")}
+    (stage.root / "m.toml").unlink()
+    stage.settle()
+    assert stage.repository.describe("m").labels == {}
 
 
 def test_labels_must_name_outputs(stage: Stage) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 
 MAX_FOLDERS = 64
@@ -31,17 +32,15 @@ def content_key(path: Path) -> str:
 
 
 def compiled_folder(cache_dir: Path | None, engine: str, path: Path) -> Path | None:
-    """The folder for what `engine` compiles from `path`, made and writable; None where that cannot be."""
+    """The folder for what `engine` compiles from `path`, made where it is missing; None where that cannot be."""
     if cache_dir is None:
         return None
     home = cache_dir / engine
     try:
         folder = home / content_key(path)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.utime(folder)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        now_ns = time.time_ns()  # finer than the kernel's own stamp
+        os.utime(folder, ns=(now_ns, now_ns))
         _prune(home)
     except OSError:
         return None

@@ -146,7 +146,7 @@ def _streams(compiled: Any) -> int:
 
 
 class OvSession:
-    """The `Session` of OpenVINO. A request belongs to one caller between `_take` and `_give`.
+    """The `Session` of OpenVINO. A place belongs to one caller between `get` and `put`.
 
     After a fault OpenVINO's graph is not trusted: repeating the same bad input was seen to succeed with an earlier
     run's shape. So a fault starts a new generation: the model is compiled again (from the cache, if there is one) on

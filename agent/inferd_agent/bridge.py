@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inferd_runtime import Job, Runtime
 
 Result = dict[str, np.ndarray[Any, Any]]
+Done = Callable[[Result | None, Exception | None], None]
 
 # Deadlines nearer than this get a timer of their own; the others are found by the sweep.
 _NEAR_NS = 2_000_000_000
@@ -40,7 +41,7 @@ class Bridge:
         self._runtime: Runtime | None = None
         self._finished: deque[Sequence[Job]] = deque()
         self._is_woken = False
-        self._pending: set[Job] = set()
+        self._pending: dict[Job, asyncio.TimerHandle | None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
 
@@ -66,34 +67,51 @@ class Bridge:
 
     # Jobs
 
-    async def infer(self, job: Job) -> Result:
-        """Submit and wait. Raises the job's error, or what `Runtime.submit` refuses it with."""
-        future: asyncio.Future[Result] = self._loop.create_future()
-        job.context = future
+    def submit(self, job: Job, done: Done) -> None:
+        """Submit; `done(result, None)` or `done(None, error)` follows once, on the loop, unless the job is abandoned.
+
+        Raises what `Runtime.submit` refuses the job with. `done` must not raise.
+        """
+        job.context = done
+        self.runtime.submit(job)
         timer = None
         deadline_ns = job.deadline_ns
-        self.runtime.submit(job)
         if deadline_ns is not None:
             left_ns = deadline_ns - time.monotonic_ns()
             if left_ns < _NEAR_NS:
-                timer = self._loop.call_later(max(left_ns, 0) / 1e9, _give_up, job)
-        self._pending.add(job)
+                timer = self._loop.call_later(max(left_ns, 0) / 1e9, self._give_up, job)
+        self._pending[job] = timer
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def abandon(self, job: Job) -> None:
+        """The caller left: nobody is told how the job ends."""
+        job.cancel()
+        self._take_done(job)
+
+    async def infer(self, job: Job) -> Result:
+        """Submit and wait. Raises the job's error, or what `Runtime.submit` refuses it with."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+
+        def done(result: Result | None, error: Exception | None) -> None:
+            if future.done():
+                return
+            if result is not None:
+                future.set_result(result)
+            elif error is not None:
+                future.set_exception(error)
+
+        self.submit(job, done)
         try:
             return await future
         except asyncio.CancelledError:
-            job.cancel()
+            self.abandon(job)
             raise
-        finally:
-            self._pending.discard(job)
-            if timer is not None:
-                timer.cancel()
 
     def deliver(self, jobs: Sequence[Job]) -> None:
         """Take settled jobs from any thread; their callers wake up together. Never raises."""
         if threading.get_ident() == self._thread:
-            _settle(jobs)
+            self._settle(jobs)
             return
         self._finished.append(jobs)
         if self._is_woken:
@@ -109,7 +127,32 @@ class Bridge:
         self._is_woken = False
         finished = self._finished
         while finished:
-            _settle(finished.popleft())
+            self._settle(finished.popleft())
+
+    def _settle(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            done = self._take_done(job)
+            if done is None:  # the caller left, or its deadline passed
+                continue
+            if job.result is not None:
+                done(job.result, None)
+            else:
+                done(None, job.error or InferdError("the job was settled without a result"))
+
+    def _give_up(self, job: Job) -> None:
+        """Answer a late job's caller; the runtime drops the job itself when it comes to it."""
+        done = self._take_done(job)
+        if done is not None:
+            done(None, DeadlineExceeded("the deadline passed before the answer was there"))
+
+    def _take_done(self, job: Job) -> Done | None:
+        """Whom to tell, once; only touched on the loop."""
+        done: Done | None = job.context
+        job.context = None
+        timer = self._pending.pop(job, None)
+        if timer is not None:
+            timer.cancel()
+        return done
 
     def _sweep(self) -> None:
         """Answer the callers whose deadline passed a while ago; the runtime should have done so."""
@@ -120,7 +163,7 @@ class Bridge:
             if deadline_ns is None:
                 deadline_ns = (job.enqueued_ns or late_ns) + _DEFAULT_WAIT_NS
             if deadline_ns < late_ns:
-                _give_up(job)
+                self._give_up(job)
         if self._pending:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
@@ -149,25 +192,7 @@ class Bridge:
             self._sweeper.cancel()
             self._sweeper = None
         for job in tuple(self._pending):
-            future: asyncio.Future[Result] = job.context
-            if not future.done():
-                future.set_exception(Closed("the daemon is shutting down"))
+            done = self._take_done(job)
+            if done is not None:
+                done(None, Closed("the daemon is shutting down"))
         self._control.shutdown(wait=False, cancel_futures=True)
-
-
-def _settle(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        future: asyncio.Future[Result] = job.context
-        if future.done():  # the caller left, or its deadline passed
-            continue
-        if job.result is not None:
-            future.set_result(job.result)
-        else:
-            future.set_exception(job.error or InferdError("the job was settled without a result"))
-
-
-def _give_up(job: Job) -> None:
-    """Answer a late job's caller; the runtime drops the job itself when it comes to it."""
-    future: asyncio.Future[Result] = job.context
-    if not future.done():
-        future.set_exception(DeadlineExceeded("the deadline passed before the answer was there"))

@@ -27,7 +27,7 @@ OCTETS = b"Content-Type: application/octet-stream\r\n"
 # Up to this many bytes go out as one write; beyond it every buffer is written by itself.
 _JOIN_BYTES = 64 << 10
 # With more than this unsent, the next answer waits for the reader.
-_UNSENT_BYTES = 64 << 10
+UNSENT_BYTES = 64 << 10
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _KEEP_ALIVE_1_0 = b"Connection: keep-alive\r\n"
 _CLOSE = b"Connection: close\r\n"
@@ -78,6 +78,12 @@ class Answer:
         transport = call.connection.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the caller left")
+        self.write(call, transport)
+        if transport.get_write_buffer_size() > UNSENT_BYTES:
+            await _flush(call)
+
+    def write(self, call: Call, transport: asyncio.Transport) -> None:
+        """Send everything, without waiting for the reader."""
         buffers = self.buffers
         size = sum([len(each) for each in buffers])
         head = self._head(call, size)
@@ -89,8 +95,6 @@ class Answer:
             transport.write(head + bytes(buffers[0]) if len(buffers[0]) <= _JOIN_BYTES else head)
             for each in buffers[1:] if len(buffers[0]) <= _JOIN_BYTES else buffers:
                 transport.write(each)
-        if transport.get_write_buffer_size() > _UNSENT_BYTES:
-            await _flush(call)
 
     def _head(self, call: Call, size: int) -> bytes:
         connection = _CLOSE

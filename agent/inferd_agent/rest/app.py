@@ -17,8 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from inferd.protocol import Request
 from inferd.protocol.messages import LiveBody, ReadyBody, ServerMetadata, encode
-from inferd_agent.bridge import Bridge
+from inferd_agent.bridge import Bridge, Result
 from inferd_agent.config import Config
 from inferd_agent.errors import MethodNotAllowed, answer_for
 from inferd_agent.identity import ANONYMOUS, Identity, require
@@ -30,7 +34,7 @@ from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
 from inferd_agent.rest.routes import Endpoint, Routes, Target
 from inferd_agent.sockets import Bound
-from inferd_runtime import Cancelled, InferdError
+from inferd_runtime import Cancelled, InferdError, Job
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ _MAX_ID_CHARS = 128
 # After a stop, callers on kept connections have this long to hear of it with their next answer.
 _FAREWELL_S = 0.25
 _TLS_SHUTDOWN_S = 2.0
+# Larger bodies are aligned and waited for, which the express way does not do.
+_EXPRESS_BYTES = 64 << 10
 
 
 class RestApp:
@@ -60,6 +66,8 @@ class RestApp:
             timeout_s=limits.body_timeout_s,
             pool=self._pool,
         )
+        self._infer = Infer(bridge, self._bodies, self._pool, request_timeout_s=limits.request_timeout_s)
+        self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._routes = Routes(self._table(config.metrics.open))
         self._about = encode(ServerMetadata("inferd", version("inferd"), EXTENSIONS))
         self._id_prefix = secrets.token_hex(4)
@@ -166,10 +174,83 @@ class RestApp:
             if call.held_bytes:
                 self._bodies.release(call)
         self.counters.count(label, answer.status)
-        answer.keep_alive = not (
-            message.should_close or self._is_draining or answer.must_close or call.must_close
-        ) and (call.payload.is_eof() or self._bodies.has_small_rest(call))
+        answer.keep_alive = self._may_keep(call, answer)
         return answer
+
+    def express_target(self, message: RawRequestMessage, payload: StreamReader) -> Target | None:
+        """Where a request goes that is a small inference, all there and with no encodings; None for all others."""
+        target = self._routes.recall(message.path)
+        if target is None or target.endpoint is not self._infer_endpoint or message.method != "POST":
+            return None
+        headers = message.headers
+        if payload.total_bytes > _EXPRESS_BYTES or "Content-Encoding" in headers or "Accept-Encoding" in headers:
+            return None
+        return target
+
+    def begin_express(self, call: Call, target: Target) -> None:
+        """`handle` up to the submit; `_end_express` is called with what comes of it."""
+        connection = call.connection
+        connection.begin()
+        headers = call.message.headers
+        call.id = self._read_id(headers) if "X-Request-Id" in headers else self.next_id()
+        try:
+            self._admit(call, target)
+
+            def done(request: Request, job: Job, result: Result | None, error: Exception | None) -> None:
+                self._end_express(call, request, job, result, error)
+
+            job = self._infer.begin(call, target, done)
+        except Exception as error:
+            self._answer_express(call, self._refuse(call, error))
+            return
+
+        def abandon() -> None:
+            self._bridge.abandon(job)
+            self._bodies.release(call)
+            self.counters.count("infer", 499)
+
+        connection.abandon = abandon
+
+    def _end_express(
+        self, call: Call, request: Request, job: Job, result: Result | None, error: Exception | None
+    ) -> None:
+        answer: Answer | None
+        try:
+            if result is None:
+                answer = self._refuse(call, error or InferdError("no result"))
+            else:
+                answer = self._infer.end(request, job, result)
+                if answer is None:
+                    work = self._loop.create_task(self._end_slowly(call, request, job, result))
+                    call.connection.abandon = work.cancel
+                    return
+        except Exception as failure:
+            answer = self._refuse(call, failure)
+        self._answer_express(call, answer)
+
+    async def _end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> None:
+        try:
+            answer = await self._infer.end_slowly(request, job, result)
+        except asyncio.CancelledError:
+            self._bodies.release(call)
+            self.counters.count("infer", 499)
+            raise
+        except Exception as error:
+            answer = self._refuse(call, error)
+        self._answer_express(call, answer)
+
+    def _answer_express(self, call: Call, answer: Answer) -> None:
+        self._bodies.release(call)
+        self.counters.count("infer", answer.status)
+        answer.keep_alive = self._may_keep(call, answer)
+        call.connection.end_express(answer, call)
+
+    def _may_keep(self, call: Call, answer: Answer) -> bool:
+        """Whether the connection goes on after this answer."""
+        message = call.message
+        return not (message.should_close or self._is_draining or answer.must_close or call.must_close) and (
+            call.payload.is_eof() or self._bodies.has_small_rest(call)
+        )
 
     def next_id(self) -> str:
         """A request id, unique as long as the daemon runs."""
@@ -224,7 +305,6 @@ class RestApp:
 
     def _table(self, metrics_open: bool) -> dict[str, Endpoint]:
         models = Models(self._bridge, self._bodies)
-        infer = Infer(self._bridge, self._bodies, self._pool, request_timeout_s=self.limits.request_timeout_s)
         table = {
             "/v2/health/live": Endpoint("health", "GET", self._live, None),
             "/v2/health/ready": Endpoint("health", "GET", self._ready, None),
@@ -240,7 +320,7 @@ class RestApp:
             table[f"/v2/repository/models/{{m}}/{word}"] = Endpoint(word, "POST", handler, ("admin",))
             table[f"/v2/repository/{{r}}/models/{{m}}/{word}"] = Endpoint(word, "POST", models.elsewhere, ("admin",))
         for model in ("/v2/models/{m}", "/v2/models/{m}/versions/{n}"):
-            table[f"{model}/infer"] = Endpoint("infer", "POST", infer.handle, ("infer",))
+            table[f"{model}/infer"] = self._infer_endpoint
             table[model] = Endpoint("metadata", "GET", models.metadata, _READ)
             table[f"{model}/ready"] = Endpoint("ready", "GET", models.ready, _READ)
             table[f"{model}/config"] = Endpoint("config", "GET", models.config, _READ)

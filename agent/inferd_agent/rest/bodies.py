@@ -62,6 +62,14 @@ class Bodies:
                 body = await self._read_slowly(call, length, header_length or 0)
         return await self._inflate(call, body, encoding) if encoding else body
 
+    def take(self, call: Call) -> bytes:
+        """A small body, not encoded, that is there already."""
+        size = call.payload.total_bytes
+        if size > self._max_body_bytes:
+            raise BodyTooLarge(f"the body has {size} bytes, at most {self._max_body_bytes} are taken")
+        self._hold(call, size)
+        return call.payload.read_nowait(-1)
+
     def release(self, call: Call) -> None:
         """The request has been answered; its body is nobody's any more."""
         self.held -= call.held_bytes

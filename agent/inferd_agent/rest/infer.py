@@ -50,22 +50,46 @@ class Infer:
             request = decode_request(body, header_length)
         else:
             request = await self._off_loop(decode_request, body, header_length)
-        principal = call.principal
-        job = Job(
-            target.model,
-            request.inputs,
-            version=target.version,
-            outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
-            deadline_ns=arrived_ns + self._allowed_ns(request, headers.get(TIMEOUT_HEADER)),
-            priority=principal.priority,
-            principal=principal.name,
-            request_id=call.id,
-        )
+        job = self._job(call, target, request, arrived_ns)
         result = await self._bridge.infer(job)
         header_length, buffers = await self._encode(request, job, result)
         accept = headers.get("Accept-Encoding")
         encoding = choose_encoding(accept) if accept else ""
         return await self._answer(header_length, buffers, encoding)
+
+    def begin(
+        self, call: Call, target: Target, done: Callable[[Request, Job, Result | None, Exception | None], None]
+    ) -> Job:
+        """As `handle`, without waiting, for a small body that is there and an answer that is not compressed."""
+        arrived_ns = time.monotonic_ns()
+        header_length = parse_header_length(call.message.headers.get("Inference-Header-Content-Length"))
+        request = decode_request(self._bodies.take(call), header_length)
+        job = self._job(call, target, request, arrived_ns)
+        self._bridge.submit(job, lambda result, error: done(request, job, result, error))
+        return job
+
+    def end(self, request: Request, job: Job, result: Result) -> Answer | None:
+        """The answer to what `begin` began; None where writing it takes so long that it has to leave the loop."""
+        if _is_long(request, result):
+            return None
+        return _plain(*self._encode_now(request, job, result))
+
+    async def end_slowly(self, request: Request, job: Job, result: Result) -> Answer:
+        """The answer, made off the loop."""
+        return _plain(*await self._encode(request, job, result))
+
+    def _job(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Job:
+        principal = call.principal
+        return Job(
+            target.model,
+            request.inputs,
+            version=target.version,
+            outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
+            deadline_ns=arrived_ns + self._allowed_ns(request, call.message.headers.get(TIMEOUT_HEADER)),
+            priority=principal.priority,
+            principal=principal.name,
+            request_id=call.id,
+        )
 
     def _allowed_ns(self, request: Request, header: str | None) -> int:
         """How long this request may take: the configured bound, or less where the caller says so."""
@@ -79,27 +103,32 @@ class Infer:
         return allowed
 
     async def _encode(self, request: Request, job: Job, result: Result) -> tuple[int | None, Buffers]:
-        version = str(job.version)
-        if _classifies(request):
-            description = self._bridge.runtime.describe(job.model, job.version)
-            is_batched = description.spec is None or description.spec.max_batch > 0
-            return encode_response(request, job.model, version, result, labels=description.labels, batched=is_batched)
-        if sum([array.size for array in result.values()]) > _LONG_JSON_ELEMENTS and _wants_json(request):
-            return await self._off_loop(encode_response, request, job.model, version, result)
-        return encode_response(request, job.model, version, result)
+        if _is_long(request, result):
+            return await self._off_loop(self._encode_now, request, job, result)
+        return self._encode_now(request, job, result)
+
+    def _encode_now(self, request: Request, job: Job, result: Result) -> tuple[int | None, Buffers]:
+        for output in request.outputs:
+            if output.classification:
+                return self._classify(request, job, result)
+        return encode_response(request, job.model, str(job.version), result)
+
+    def _classify(self, request: Request, job: Job, result: Result) -> tuple[int | None, Buffers]:
+        description = self._bridge.runtime.describe(job.model, job.version)
+        is_batched = description.spec is None or description.spec.max_batch > 0
+        return encode_response(
+            request, job.model, str(job.version), result, labels=description.labels, batched=is_batched
+        )
 
     async def _answer(self, header_length: int | None, buffers: Buffers, encoding: str) -> Answer:
-        if header_length is None:
-            fields = JSON
-        else:
-            fields = b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length)
+        answer = _plain(header_length, buffers)
         if encoding:
             if sum([len(each) for each in buffers]) < _LONG_COMPRESS_BYTES:
-                buffers = (compress(buffers, encoding),)
+                answer.buffers = (compress(buffers, encoding),)
             else:
-                buffers = (await self._off_loop(compress, buffers, encoding),)
-            fields += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % encoding.encode()
-        return Answer(200, fields, buffers)
+                answer.buffers = (await self._off_loop(compress, buffers, encoding),)
+            answer.fields += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % encoding.encode()
+        return answer
 
     async def _off_loop(self, act: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, act, *given)
@@ -111,5 +140,15 @@ def _wants_json(request: Request) -> bool:
     return not request.binary_default
 
 
-def _classifies(request: Request) -> bool:
-    return any(output.classification for output in request.outputs)
+def _is_long(request: Request, result: Result) -> bool:
+    """Whether so many elements go out as JSON that the loop should not write them."""
+    size = 0
+    for array in result.values():
+        size += array.size
+    return size > _LONG_JSON_ELEMENTS and _wants_json(request)
+
+
+def _plain(header_length: int | None, buffers: Buffers) -> Answer:
+    if header_length is None:
+        return Answer(200, JSON, buffers)
+    return Answer(200, b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length), buffers)

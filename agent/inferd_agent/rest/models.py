@@ -94,7 +94,7 @@ class Models:
             for each in self._bridge.runtime.models()
             if each.name == target.model or (not target.model and call.principal.sees(each.name))
         ]
-        return json_answer(msgspec.json.encode({"models": found}))
+        return json_answer(msgspec.json.encode(found))
 
     def _described(self, target: Target) -> tuple[Any, tuple[int, ...]]:
         runtime = self._bridge.runtime

@@ -74,6 +74,10 @@ class Routes:
             self._remembered[raw] = target
         return target
 
+    def recall(self, raw: str) -> Target | None:
+        """The target of a path that was found before, None for others."""
+        return self._remembered.get(raw)
+
     def _match(self, path: str) -> Target:
         endpoint = self._exact.get(path)
         if endpoint is not None:

@@ -126,18 +126,21 @@ def test_models_come_change_and_go_by_themselves(live: Repository, root: Path, t
     eventually(lambda: live.is_ready() and bool(live.models()))
 
 
-def test_a_slow_copy_is_taken_once_and_whole(live: Repository, root: Path, tmp_path: Path) -> None:
+def test_a_slow_copy_is_taken_once_and_whole(root: Path, tmp_path: Path) -> None:
     """A file that grows while the watch is on is opened only when it is complete, and never failed before."""
     data = onnx_models.mlp(tmp_path / "source.onnx").read_bytes()
     root.mkdir()
+    opener = Opener()
+    live = Repository([root], open_version=opener, cache_dir=tmp_path / "cache", settle_s=1.0, rescan_s=3600)
     live.start()
     with (root / "m.onnx").open("wb", buffering=0) as file:
         for start in range(0, len(data), len(data) // 20 + 1):
             file.write(data[start : start + len(data) // 20 + 1])
             assert all(d.state is State.UNLOADED for d in live.models())
             threading.Event().wait(0.02)
-    eventually(live.is_ready)
     eventually(lambda: bool(live.models()) and live.models()[0].state is State.READY)
+    assert opener.opened == [("m", 1)]
+    live.close()
 
 
 def test_a_rescan_finds_what_no_watch_tells(tmp_path: Path, root: Path) -> None:

@@ -50,6 +50,9 @@ def onnxruntime_calls(model: Path, row: np.ndarray[Any, Any], streams: int, thre
 
 def saturate(calls: list[Infer], seconds: float) -> float:
     """Calls a second, all streams together, after a warm-up."""
+    # OpenVINO's binding may deadlock when two threads are the first to look at a tensor: it starts its numpy side once,
+    # under a C++ guard, without letting go of Python's lock in both.
+    calls[0]()
     counts, over, counting = [0] * len(calls), threading.Event(), threading.Event()
 
     def work(index: int) -> None:

@@ -39,7 +39,7 @@ class Daemon:
     def models(self) -> list[dict[str, Any]]:
         """What `inferd models --json` says."""
         command = [*INFERD, "models", "--json", "--url", f"unix:{self.socket}", "--token", self.token]
-        found: list[dict[str, Any]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        found: list[dict[str, Any]] = output_of(command)
         return found
 
 
@@ -48,16 +48,13 @@ def daemon(folder: Path, models: Path, core: int | None = None) -> Iterator[Daem
     """A daemon serving `models` with its state in `folder`; a second one there finds compiled models in the cache."""
     folder.mkdir(parents=True, exist_ok=True)
     state, socket, plain = folder / "state", folder / "tls.sock", folder / "plain.sock"
-    made = subprocess.run(
-        [*INFERD, "token", "create", "bench", "--scopes", "infer,read", "--state", str(state), "--json"],
-        capture_output=True,
-        check=True,
-    )
+    name = f"bench-{time.time_ns()}"  # names are taken once, and a folder may see several daemons
+    made = output_of([*INFERD, "token", "create", name, "--scopes", "infer,read", "--state", str(state), "--json"])
     command = [*INFERD, "serve", "--models", str(models), "--state", str(state)]
     command += ["--listen", f"unix:{socket}", "--listen", f"unix:{plain}?tls=off"]
     started_s = time.perf_counter()
     with (folder / "log").open("wb") as log, ended(command, log, core) as process:
-        yield Daemon(process, state, socket, plain, json.loads(made.stdout)["token"], started_s)
+        yield Daemon(process, state, socket, plain, made["token"], started_s)
 
 
 @contextlib.contextmanager
@@ -116,16 +113,16 @@ def generate(
     command += ["--connections", str(connections), "--seconds", str(seconds), "--core", str(core)]
     if ca is not None:
         command += ["--ca", str(ca)]
-    return output_of(command)
+    found: dict[str, Any] = output_of(command)
+    return found
 
 
-def output_of(command: list[str]) -> dict[str, Any]:
-    """The JSON object that a child prints."""
+def output_of(command: list[str]) -> Any:
+    """The JSON that a child prints."""
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise RuntimeError(f"{command[2]}: {ran.stdout}{ran.stderr}")
-    found: dict[str, Any] = json.loads(ran.stdout)
-    return found
+        raise RuntimeError(f"{' '.join(command[2:5])}: {ran.stdout}{ran.stderr}")
+    return json.loads(ran.stdout)
 
 
 def only(models: Path, names: tuple[str, ...], target: Path) -> Path:

@@ -33,6 +33,7 @@ from inferd_runtime import Runtime, RuntimeOptions
 
 log = logging.getLogger(__name__)
 
+FOLLOW_EVERY_S = 0.5
 RENEW_EVERY_S = 3600.0
 STATUS_EVERY_S = 10.0
 LOAD_REPORT_S = 600.0
@@ -85,6 +86,7 @@ class Daemon:
             self._runtime.start()
             self._listen_to_signals(loop)
             self._run_beside(self._announce(bound))
+            self._run_beside(self._follow_tokens())
             self._run_beside(self._renew_certificates())
             self._run_beside(self._tell_systemd())
             await self._stop.wait()
@@ -125,6 +127,12 @@ class Daemon:
         await asyncio.to_thread(self._runtime.wait_loaded, LOAD_REPORT_S)
         click.echo(summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path), err=True)
         self._notifier.ready(status_line(self._runtime.models()))
+
+    async def _follow_tokens(self) -> None:
+        """Tokens that were made, rotated or revoked count at once, without a signal."""
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+            await asyncio.to_thread(self._identity.follow)
 
     async def _renew_certificates(self) -> None:
         while True:

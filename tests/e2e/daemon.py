@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inferd.errors import InferdError
+from inferd.errors import InferdError, Unauthenticated
 
 from inferd import Client
 
@@ -53,6 +53,7 @@ class Daemon:
         self._args = args
         self._env = {**os.environ, **(env or {})}
         self._preexec_fn = preexec_fn
+        self._told = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
@@ -65,6 +66,7 @@ class Daemon:
         """Start the daemon and wait until it serves."""
         listen = [part for url in self._listen for part in ("--listen", url)]
         command = [INFERD, "serve", "--models", str(self.models), "--state", str(self.state), *listen, *self._args]
+        self._told = len(self.log())
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, preexec_fn=self._preexec_fn
@@ -74,17 +76,13 @@ class Daemon:
         return self
 
     def wait_ready(self, timeout_s: float = 30) -> None:
-        """Wait until the daemon answers and has loaded what it could; raises with its log when it died."""
+        """Wait for the summary, which comes when every model is up or has failed; raises with the log when it died."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             assert self.process is not None
             assert self.process.poll() is None, self.log()
-            try:
-                with self.client() as client:
-                    if client.is_live() and all(m["state"] not in ("LOADING",) for m in client.index()):
-                        return
-            except (InferdError, OSError):
-                pass
+            if "inferd is up" in self.log()[self._told :]:
+                return
             time.sleep(0.05)
         raise AssertionError("not ready in time:\n" + self.log())
 
@@ -115,10 +113,21 @@ class Daemon:
         return Client(url or self.url, ca=self.ca if self.ca.exists() else None, **options)
 
     def token(self, name: str = "app", scopes: str = "infer,read", *args: str) -> str:
-        """Make a token with the command line, as an administrator would."""
+        """Make a token with the command line, as an administrator would, and wait until the daemon knows it."""
         done = self.cli("token", "create", name, "--scopes", scopes, "--state", str(self.state), "--json", *args)
         assert done.returncode == 0, done.stderr
-        return str(json.loads(done.stdout)["token"])
+        token = str(json.loads(done.stdout)["token"])
+        until(lambda: self.knows(token))
+        return token
+
+    def knows(self, token: str) -> bool:
+        """Whether the token is somebody to the daemon."""
+        with self.client(token=token) as client:
+            try:
+                client.server_metadata()
+            except Unauthenticated:
+                return False
+        return True
 
     def cli(self, *args: str, timeout_s: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
         """Run an inferd command in this daemon's environment."""

@@ -225,7 +225,7 @@ def _listeners(config: Config, origin: Origin) -> tuple[Listener, ...]:
         try:
             listener = parse_listener(url)
             key = (listener.path, listener.host, listener.port)
-            if key in found and key[2:] != (0,):
+            if key in found and (listener.kind == "unix" or listener.port):
                 raise ConfigError(f"listener {url!r} is given twice")
             if listener.path.endswith(_RESERVED_SOCKET_NAMES):
                 raise ConfigError(

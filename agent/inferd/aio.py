@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace, TracebackType
@@ -48,13 +49,19 @@ class UnixTLSConnector(aiohttp.UnixConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's own signature; the call's total deadline holds
     ) -> ResponseHandler:
-        context = await asyncio.to_thread(self._trust.context) if self._trust is not None else None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            sock.setblocking(False)
+            await self._loop.sock_connect(sock, self.path)
+            context = await asyncio.to_thread(self._trust.context) if self._trust is not None else None
             _, handler = await self._loop.create_unix_connection(
-                self._factory, self.path, ssl=context, server_hostname=self._server_name
+                self._factory, sock=sock, ssl=context, server_hostname=self._server_name
             )
-        except OSError as error:
-            raise UnixClientConnectorError(self.path, req.connection_key, error) from error
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise UnixClientConnectorError(self.path, req.connection_key, error) from error
+            raise
         return handler
 
 

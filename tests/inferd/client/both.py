@@ -24,6 +24,9 @@ class Both:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
         done = self.client.close()
         if not self._is_sync:
             await done

@@ -149,10 +149,10 @@ def serving(server: Server, sites: list[tuple[socket.socket, ssl.SSLContext | No
     stop: list[Callable[[], Any]] = []
 
     async def run() -> None:
-        runner = web.AppRunner(server.application(), handle_signals=False, access_log=None)
+        runner = web.AppRunner(server.application(), handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         for sock, context in sites:
-            await web.SockSite(runner, sock, ssl_context=context, shutdown_timeout=0.1).start()
+            await web.SockSite(runner, sock, ssl_context=context).start()
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(done.set))
         is_up.set()

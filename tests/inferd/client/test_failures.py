@@ -119,6 +119,7 @@ async def test_wait_s_bridges_the_start_of_a_daemon(
         shutil.copy(ca, f"{path}.ca.pem")
         with serving(Server(), [(listening, server_context(leaf))]):
             assert (await waiting)["name"] == "inferd"
+            await client.close()
 
 
 @both_kinds

@@ -46,6 +46,7 @@ class Metrics(Collector):
     def __init__(self, runtime: Runtime, *, clock: Callable[[], float] = time.time) -> None:
         self.counters = Counters()
         self._runtime = runtime
+        self.version = version("inferd")
         self._started_s = clock()
         self._held_bytes: list[Callable[[], int]] = []
         self._registry = CollectorRegistry(auto_describe=False)
@@ -65,7 +66,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything, at this moment."""
-        yield _family(GaugeMetricFamily, "build_info", "What runs.", {"version": version("inferd")}, 1)
+        yield _family(GaugeMetricFamily, "build_info", "What runs.", {"version": self.version}, 1)
         yield _gauge("start_time_seconds", "When the daemon started, since the epoch.", self._started_s)
         yield from self._front_end()
         runtime = self._runtime

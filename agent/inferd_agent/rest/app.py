@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from typing import Any
 
 from aiohttp.http import RawRequestMessage
@@ -69,7 +68,7 @@ class RestApp:
         self._infer = Infer(bridge, self._bodies, self._pool, request_timeout_s=limits.request_timeout_s)
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._routes = Routes(self._table(config.metrics.open))
-        self._about = encode(ServerMetadata("inferd", version("inferd"), EXTENSIONS))
+        self._about = encode(ServerMetadata("inferd", metrics.version, EXTENSIONS))
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
@@ -102,25 +101,25 @@ class RestApp:
         if self._sweeper is None:
             self._sweep()
 
-    def stop_accepting(self) -> None:
+    async def stop_accepting(self) -> None:
         """Close the listeners; open connections go on."""
         for listening in self._listening:
             listening.close()
-        for bound in self._bound:
-            bound.close()
         self._listening.clear()
-        self._bound.clear()
+        bounds, self._bound = self._bound, []
+        for bound in bounds:
+            await asyncio.to_thread(bound.close)  # it removes a path
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no new connections, answer what was accepted, close all; False when time ran out before that."""
-        self.stop_accepting()
+        await self.stop_accepting()
         self._is_draining = True
         end = self._loop.time() + timeout_s
         await asyncio.sleep(min(_FAREWELL_S, timeout_s))
         while True:
             for connection in self._server.open:
                 if not connection.is_busy and not connection.head_since:
-                    connection.close()
+                    connection.force_close()
             if not self._server.open or self._loop.time() >= end:
                 break
             await asyncio.sleep(0.02)
@@ -130,7 +129,7 @@ class RestApp:
 
     async def close(self) -> None:
         """End every connection at once and free the threads; idempotent."""
-        self.stop_accepting()
+        await self.stop_accepting()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

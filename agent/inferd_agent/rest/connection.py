@@ -32,11 +32,8 @@ _MAX_HEADERS = 64
 # An express request is no idle connection, so long beyond its deadline.
 _GRACE_S = 60.0
 _NO_WRITER: Any = None
-# What the express way needs of aiohttp's request handler; without it every request goes the long way.
-_HAS_EXPRESS = all(
-    hasattr(web.RequestHandler, name)
-    for name in ("_waiter", "_messages", "_parser", "_keepalive_timeout", "_next_keepalive_close_time")
-) and hasattr(HttpRequestParser, "message_consumed")
+# Newer parsers stop at a number of requests that nobody took.
+_COUNTS_REQUESTS = hasattr(HttpRequestParser, "message_consumed")
 
 
 class Call:
@@ -77,7 +74,7 @@ class Connection(web.RequestHandler):
     """One connection of a `Server`."""
 
     __slots__ = (
-        "_app", "_head_bytes", "_is_express", "_is_refused", "abandon", "head_since", "is_busy", "peer",
+        "_app", "_head_bytes", "_is_express", "_is_new", "_is_refused", "abandon", "head_since", "is_busy", "peer",
         "write_timeout_s",
     )  # fmt: skip
 
@@ -87,6 +84,7 @@ class Connection(web.RequestHandler):
         self._is_refused = False
         self._head_bytes = 0
         self._is_express = False
+        self._is_new = True
         self.head_since = 0.0
         self.is_busy = False
         self.abandon: Callable[[], object] | None = None
@@ -123,38 +121,37 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        if self.is_busy:
-            if self._is_express:
-                self._feed(data)
-            else:
-                super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # aiohttp's task is not there yet, or at work: on a request, or on the rest of a refused one.
+            if self._is_new and not self._messages and self._is_head_too_large(data):
+                self._refuse_head()
+                return
+            super().data_received(data)
+            self._is_new = self._is_new and not self._messages
+            return
+        if self._is_express:
+            self._feed(data, waiter)
             return
         if not self.head_since:
             self.head_since = self._loop.time()
-        if not self._messages and self._is_head_too_large(data):
-            self.refuse(431, f"the request's head is over {self._app.limits.max_header_bytes} bytes")
+        if self._is_head_too_large(data):
+            self._refuse_head()
             return
-        if not _HAS_EXPRESS:
-            super().data_received(data)
-            return
-        waiter = self._feed(data)
-        if not self._messages or waiter is None or waiter.done():
-            return
-        if len(self._messages) == 1 and self._goes_express():
-            return
-        waiter.set_result(None)
+        self._feed(data, waiter)
+        if self._messages and not (len(self._messages) == 1 and self._goes_express()):
+            waiter.set_result(None)
 
     # The express way: aiohttp wakes a task for each request, and that task makes another. Where all of a small
     # request is there and its connection is idle, it is handled right here instead; aiohttp's task sleeps on.
 
-    def _feed(self, data: bytes) -> asyncio.Future[None] | None:
-        """Parse without waking aiohttp's task; the future that it sleeps on, if it sleeps."""
-        waiter, self._waiter = self._waiter, None
+    def _feed(self, data: bytes, waiter: asyncio.Future[None]) -> None:
+        """Parse without waking aiohttp's task, which sleeps on `waiter`."""
+        self._waiter = None
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
-        return waiter
 
     def _goes_express(self) -> bool:
         message, payload = self._messages[0]
@@ -171,7 +168,8 @@ class Connection(web.RequestHandler):
         if target is None:
             return False
         self._messages.popleft()
-        parser.message_consumed()
+        if _COUNTS_REQUESTS:
+            parser.message_consumed()
         self._is_express = True
         self._next_keepalive_close_time = self._loop.time() + self._app.limits.request_timeout_s + _GRACE_S
         self._app.begin_express(Call(message, payload, self, _NO_WRITER, None), target)
@@ -206,6 +204,7 @@ class Connection(web.RequestHandler):
 
     def begin(self) -> None:
         """A handler starts."""
+        self._is_new = False
         self.is_busy = True
         self.head_since = 0.0
         self._head_bytes = 0
@@ -213,6 +212,9 @@ class Connection(web.RequestHandler):
     def end(self) -> None:
         """The handler has its answer."""
         self.is_busy = False
+
+    def _refuse_head(self) -> None:
+        self.refuse(431, f"the request's head is over {self._app.limits.max_header_bytes} bytes")
 
     def refuse(self, status: int, text: str) -> None:
         """Answer without a request, and close. Only while no handler runs."""

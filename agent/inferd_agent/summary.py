@@ -11,6 +11,8 @@ from inferd_agent.config import Loaded
 from inferd_agent.sockets import Bound
 from inferd_runtime import ModelDescription, State
 
+_EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104  what to listen on, which nobody can call
+
 
 def summary(loaded: Loaded, bound: Sequence[Bound], models: Sequence[ModelDescription], ca: Path) -> str:
     """The start-up text. `ca` is the local CA's certificate."""
@@ -38,10 +40,10 @@ def curl(bound: Bound, ca: Path) -> str:
     if listener.kind == "unix":
         trust = f" --cacert {quote(f'{listener.path}.ca.pem')}" if listener.tls else ""
         return f"curl --unix-socket {quote(listener.path)}{trust} {scheme}://localhost/v2"
-    place = (
-        bound.url.removeprefix("tcp:").partition("?")[0].replace("0.0.0.0", "localhost").replace("[::]", "localhost")
-    )  # noqa: S104
-    return f"curl --cacert {quote(str(ca))} {scheme}://{place}/v2/health/ready"
+    host, _, port = bound.url.removeprefix("tcp:").partition("?")[0].rpartition(":")
+    host = "localhost" if host in _EVERYWHERE else host
+    trust = f" --cacert {quote(str(ca))}" if listener.tls else ""
+    return f"curl{trust} {scheme}://{host}:{port}/v2/health/ready"
 
 
 def _model(model: ModelDescription) -> str:

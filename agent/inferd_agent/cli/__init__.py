@@ -1,16 +1,25 @@
 """The `inferd` command: one module per subcommand, imported only when it is called, so that help is instant.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed, 5 no such model or it is not ready.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed, 5 no such model or it is not ready;
+130 and 141 as shells count Ctrl-C and a reader that left. Expected errors are a line or two on standard error; a trace
+means a bug.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import click
 
-from inferd_agent.cli.output import EXIT_FAILED, explain, printable_errors
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+EXIT_INTERRUPTED, EXIT_READER_LEFT = 130, 141
 
 # name -> one line for `inferd --help`; the module of the same name holds a click command `command`.
 COMMANDS = {
@@ -35,17 +44,33 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"inferd_agent.cli.{cmd_name}")
-        command = module.command
+        command = importlib.import_module(f"inferd_agent.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but a typo gets the nearest command: click cannot know those that are not imported yet."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], COMMANDS, n=1)
+            instead = f"did you mean '{nearest[0]}'?" if nearest else f"there are: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command '{args[0]}'; {instead}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click does, without importing every command for its one line of help."""
+        from click.shell_completion import CompletionItem
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def group() -> None:
     """inferd serves INT8-quantised models on this machine.
 
@@ -57,20 +82,34 @@ def group() -> None:
 
     Commands that call a daemon find the local one by themselves; --url and --token (or INFERD_URL, INFERD_TOKEN) point
     them elsewhere. Every command that prints a table also prints --json. `inferd COMMAND --help` says more.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed,
+    5 no such model or it is not ready.
     """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point: runs the command and turns every known error into one readable line and an exit code."""
+    """Entry point: runs the command and turns every known error into readable lines and an exit code."""
     try:
         code = group.main(args, prog_name="inferd", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter ends
     except click.exceptions.Abort:
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
-    except printable_errors() as error:
-        raise SystemExit(explain(error)) from None
     except BrokenPipeError:
-        raise SystemExit(EXIT_FAILED) from None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_READER_LEFT) from None
+    except Exception as error:
+        from inferd_agent.cli.failures import explain
+
+        found = explain(error)
+        if found is None:
+            raise
+        for line in found.lines:
+            click.echo(line, err=True)
+        raise SystemExit(found.exit_code) from None
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferd_agent.cli.output import client_options, console, human_us, json_option, print_json
-from inferd_agent.cli.tensors import Pixels, made_up, read_inputs
+from inferd_agent.cli import EXIT_INTERRUPTED
+from inferd_agent.cli.output import client_options, human_us, json_option, print_heading, print_json, progress
+from inferd_agent.cli.tensors import Array, Pixels, Spec, made_up, read_inputs
+
+if TYPE_CHECKING:
+    from inferd_agent.cli.loadtest import Outcome
 
 
 @click.command("bench")
 @click.argument("model")
 @click.option(
-    "--concurrency", "-c", default=1, show_default=True, type=click.IntRange(1, 1024), help="Closed loop: callers."
+    "--concurrency", "-c", type=click.IntRange(1, 1024), metavar="C",
+    help="Closed loop: C callers, each waits for its answer.  [default: 1]",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(0.01, 100_000), metavar="R", help="Open loop: R requests a second, at random times."
 )
 @click.option(
-    "--rate", type=click.FloatRange(min=0.01), metavar="R", help="Open loop: R requests a second, Poisson arrivals."
-)
+    "--duration", "-d", "duration_s", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), metavar="S",
+    help="Seconds to measure.",
+)  # fmt: skip
 @click.option(
-    "--duration", "-d", "duration_s", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds."
-)
+    "--warmup", "warmup_s", default=0.5, show_default=True, type=click.FloatRange(0, 60), metavar="S",
+    help="Seconds before, which do not count.",
+)  # fmt: skip
 @click.option(
-    "--warmup",
-    "warmup_s",
-    default=0.5,
-    show_default=True,
-    type=click.FloatRange(0, 60),
-    help="Seconds before it counts.",
+    "--rows", default=1, show_default=True, type=click.IntRange(1, 4096), metavar="N", help="Rows in each request."
 )
-@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 4096), help="Rows in each request.")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME:1x3x48x320", help="Whole shape of an input; repeat.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="A file, not random values; repeat.")
+@click.option("--version", "version", metavar="N", help="Model version.  [default: the highest ready one]")
 @click.option(
-    "--shape", "shapes", multiple=True, metavar="NAME:1x3x48x320", help="Whole shape of an input with free dimensions."
-)
-@click.option(
-    "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Input from a file instead of random values."
-)
-@click.option("--version", "version", metavar="N", help="Model version.")
-@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Deadline of each request in seconds.")
+    "--timeout", "timeout_s", default=10.0, show_default=True, type=click.FloatRange(0.001, 3600), metavar="S",
+    help="Seconds that each request may take.",
+)  # fmt: skip
 @json_option
 @client_options
 def command(
     model: str,
-    concurrency: int,
+    concurrency: int | None,
     rate: float | None,
     duration_s: float,
     warmup_s: float,
@@ -59,102 +64,114 @@ def command(
 ) -> int:
     """Load MODEL and report what came of it.
 
-    Closed loop by default (--concurrency callers, each waits for its answer). With --rate the loop is open: requests
-    come at random times whatever the daemon does, and latency counts from when each was due.
+    Closed loop by default: --concurrency callers, each waits for its answer, which shows the most that gets through.
+    With --rate the loop is open: requests come at random (Poisson) times whatever the daemon does, and latency counts
+    from when each was due, which shows what users of a busy daemon see. Ctrl-C reports what was measured so far. Exit
+    code 1 if any request failed.
 
     \b
     inferd bench digits --concurrency 8
     inferd bench digits --rate 500 --duration 20
     """
-    from inferd import AsyncClient
-    from inferd_agent.cli.loadtest import Outcome, closed_loop, open_loop
+    from inferd import AsyncClient, Client
 
-    async def run() -> tuple[Outcome, int]:
-        async with AsyncClient(url, token=token, ca=ca, max_connections=max(concurrency, 64)) as client:
-            specs = (await client.metadata(model, version=version))["inputs"]
-            tensors = (
-                read_inputs(inputs, specs, Pixels()) if inputs else made_up(specs, dict(map(parse_shape, shapes)), rows)
-            )
-            first = next(iter(tensors.values()))
-            sent_rows = int(first.shape[0]) if first.ndim and specs[0]["shape"] and specs[0]["shape"][0] < 0 else 1
+    if rate and concurrency:
+        raise click.UsageError("--rate is an open loop and --concurrency a closed one; give one of them")
+    callers = concurrency or 1
+    with Client(url, token=token, ca=ca, timeout_s=timeout_s) as client:
+        specs = client.metadata(model, version=version)["inputs"]
+        tensors = choose_inputs(specs, inputs, shapes, rows)
+        client.infer(model, tensors, version=version)  # what is wrong with the request shows here, as one clear error
 
-            async def send() -> object:
-                return await client.infer(model, tensors, version=version, timeout_s=timeout_s)
+    async def run() -> Outcome:
+        connections = 64 if rate else callers
+        async with AsyncClient(url, token=token, ca=ca, timeout_s=timeout_s, max_connections=connections) as client:
+            return await measure(
+                lambda: client.infer(model, tensors, version=version),
+                callers, rate, duration_s, warmup_s, is_quiet=as_json,
+            )  # fmt: skip
 
-            await send()  # a wrong input shows here, as one clear error
-            if warmup_s:
-                await closed_loop(send, concurrency, warmup_s, lambda _: None)
-            with progress(show=not as_json) as tick:
-                if rate:
-                    return await open_loop(send, rate, duration_s, tick), sent_rows
-                return await closed_loop(send, concurrency, duration_s, tick), sent_rows
-
-    outcome, sent_rows = asyncio.run(run())
-    load = {"rate": rate} if rate else {"concurrency": concurrency}
+    outcome = asyncio.run(run())
     summary = {
         "model": model,
         "loop": "open" if rate else "closed",
-        **load,
-        "rows": sent_rows,
-        **outcome.summary(sent_rows),
+        "concurrency": None if rate else callers,
+        "rate": rate,
+        "rows": rows_of(specs, tensors),
+        **outcome.summary(rows_of(specs, tensors)),
     }
-    if as_json:
-        print_json(summary)
-    else:
-        show(summary)
+    print_json(summary) if as_json else show(summary)
+    if outcome.is_interrupted:
+        return EXIT_INTERRUPTED
     return 1 if outcome.errors or outcome.dropped else 0
 
 
-def show(summary: dict[str, object]) -> None:
+def choose_inputs(specs: Sequence[Spec], inputs: Sequence[str], shapes: Sequence[str], rows: int) -> dict[str, Array]:
+    """The tensors of every request: from files, or made up. Raises UsageError where options contradict each other."""
+    if inputs and (shapes or rows > 1):
+        raise click.UsageError("--input files have their own shapes; leave --shape and --rows out")
+    if inputs:
+        return read_inputs(inputs, specs, Pixels())
+    if rows > 1 and not any(spec["shape"] and spec["shape"][0] < 0 for spec in specs):
+        raise click.UsageError("--rows: no input of this model has a free first dimension")
+    return made_up(specs, dict(map(parse_shape, shapes)), rows)
+
+
+def rows_of(specs: Sequence[Spec], tensors: Mapping[str, Array]) -> int:
+    """Rows in a request: the first dimension where the model leaves it free."""
+    return next((len(tensors[s["name"]]) for s in specs if s["shape"] and s["shape"][0] < 0), 1)
+
+
+async def measure(
+    send: Callable[[], Awaitable[object]],
+    callers: int,
+    rate: float | None,
+    duration_s: float,
+    warmup_s: float,
+    *,
+    is_quiet: bool,
+) -> Outcome:
+    """Warm up, then measure; from then on Ctrl-C ends the measurement and not the program."""
+    from inferd_agent.cli.loadtest import closed_loop, open_loop
+
+    if warmup_s:
+        await closed_loop(send, callers, warmup_s)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    with progress("measuring", show=not is_quiet) as tick:
+        if rate:
+            return await open_loop(send, rate, duration_s, tick=tick, stop=stop)
+        return await closed_loop(send, callers, duration_s, tick=tick, stop=stop)
+
+
+def show(summary: Mapping[str, Any]) -> None:
     """The figures as a person reads them."""
-    latency = summary["latency_us"]
-    assert isinstance(latency, dict)
     how = (
         f"open loop, {summary['rate']:g} a second"
-        if "rate" in summary
-        else f"closed loop, {summary['concurrency']} callers"
+        if summary["rate"]
+        else f"closed loop, {summary['concurrency']} at a time"
     )
-    out = console()
-    out.print(f"[bold]{summary['model']}[/]  {how}, {summary['duration_s']} s, {summary['rows']} row(s) a request")
-    out.print(
-        f"  {summary['requests']} answers, {summary['requests_per_s']} requests/s, {summary['rows_per_s']} rows/s"
+    cut = ", interrupted" if summary["interrupted"] else ""
+    print_heading(summary["model"], f"{how}, {summary['rows']} row(s) each, {summary['duration_s']} s{cut}")
+    click.echo(
+        f"  answered  {summary['requests']}: {summary['requests_per_s']} requests/s, {summary['rows_per_s']} rows/s"
     )
-    marks = "  ".join(
-        f"{name.replace('_', '.')} {human_us(value)}" for name, value in latency.items() if value is not None
-    )
-    out.print(f"  latency  {marks}")
-    if summary["errors"] or summary["dropped"]:
-        out.print(f"  [red]errors {summary['errors']}  dropped {summary['dropped']}[/]")
-
-
-class progress:
-    """A progress bar on standard error, or nothing."""
-
-    def __init__(self, *, show: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-            disable=not show,
-        )  # fmt: skip
-        self._task = self._bar.add_task("measuring", total=1.0)
-
-    def __enter__(self) -> progress:
-        self._bar.start()
-        return self
-
-    def __call__(self, share: float) -> None:
-        self._bar.update(self._task, completed=share)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    marks = [f"{name.replace('_', '.')} {human_us(us)}" for name, us in summary["latency_us"].items() if us is not None]
+    if marks:
+        click.echo(f"  latency   {'  '.join(marks)}")
+    if summary["errors"]:
+        click.echo(f"  failed    {', '.join(f'{count} {kind}' for kind, count in summary['errors'].items())}")
+    if summary["dropped"]:
+        click.echo(f"  dropped   {summary['dropped']}: too many were under way already")
 
 
 def parse_shape(text: str) -> tuple[str, Sequence[int]]:
-    """ "x:1x3x48x320" -> ("x", [1, 3, 48, 320])."""
-    name, _, dims = text.rpartition(":")
+    """`x:1x3x48x320` as ("x", [1, 3, 48, 320])."""
+    name, sign, dims = text.rpartition(":")
     try:
-        return name, [int(dim) for dim in dims.split("x")]
+        shape = [int(dim) for dim in dims.split("x")]
     except ValueError:
-        raise click.UsageError(f"--shape: expected NAME:1x3x48x320, got {text!r}") from None
+        shape = []
+    if not sign or not shape or min(shape) < 0:
+        raise click.UsageError(f"--shape: expected NAME:1x3x48x320, got {text!r}")
+    return name, shape

@@ -1,122 +1,175 @@
-"""Closed- and open-loop load against one model, through the SDK, with latencies free of coordinated omission.
+"""Closed- and open-loop load on anything that can be awaited, with latencies free of coordinated omission.
 
 Closed loop: `concurrency` callers, each sends its next request when the answer is there. Open loop: requests are due at
-Poisson arrival times whatever the daemon does, and latency counts from the time a request was *due*, so that a stall
-shows in every request it held up. Requests in flight are bounded; those that could not even be sent count as dropped.
+Poisson arrival times whatever the daemon does, and latency counts from the time a request was *due*, so that a stall,
+there or here, shows in every request it held up. Requests in flight are bounded; those beyond count as dropped. What is
+kept of a request is eight bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from inferd.errors import InferdError
+
 Send = Callable[[], Awaitable[object]]
+Tick = Callable[[float], None]
 MAX_IN_FLIGHT = 4096
+TICK_S = 0.1
+# A caller that was refused comes back after this, instead of counting the same refusal a hundred thousand times.
+REFUSED_PAUSE_S = 0.01
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run saw; latencies in seconds."""
+    """What a run saw. `latencies_s` are of answered requests, `errors` count the others by kind."""
 
     duration_s: float = 0.0
-    latencies_s: list[float] = field(default_factory=list)
+    latencies_s: array[float] = field(default_factory=lambda: array("d"))
     errors: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
+    is_interrupted: bool = False
 
     def summary(self, rows: int) -> dict[str, object]:
-        """Figures for printing; percentiles are exact, over every request that was answered."""
+        """Figures with stable keys; percentiles are exact, over every request that was answered, else null."""
         done = len(self.latencies_s)
-        marks = np.percentile(self.latencies_s, [50, 90, 95, 99, 99.9]) * 1e6 if done else [float("nan")] * 5
+        per_s = done / self.duration_s if self.duration_s else 0.0
         return {
             "requests": done,
             "duration_s": round(self.duration_s, 3),
-            "requests_per_s": round(done / self.duration_s, 1) if self.duration_s else 0.0,
-            "rows_per_s": round(done * rows / self.duration_s, 1) if self.duration_s else 0.0,
-            "latency_us": {
-                **{
-                    name: round(float(v), 1)
-                    for name, v in zip(("p50", "p90", "p95", "p99", "p99_9"), marks, strict=True)
-                },
-                "mean": round(float(np.mean(self.latencies_s)) * 1e6, 1) if done else None,
-                "max": round(max(self.latencies_s) * 1e6, 1) if done else None,
-            },
+            "requests_per_s": round(per_s, 1),
+            "rows_per_s": round(per_s * rows, 1),
+            "latency_us": self._latency_us(),
             "errors": dict(self.errors),
             "dropped": self.dropped,
+            "interrupted": self.is_interrupted,
         }
 
+    def _latency_us(self) -> dict[str, float | None]:
+        if not self.latencies_s:
+            return dict.fromkeys((*PERCENTILES, "mean", "max"))
+        us = np.frombuffer(self.latencies_s) * 1e6
+        marks = (*np.percentile(us, list(PERCENTILES.values())), us.mean(), us.max())
+        return {name: round(float(mark), 1) for name, mark in zip((*PERCENTILES, "mean", "max"), marks, strict=True)}
 
-async def closed_loop(send: Send, concurrency: int, duration_s: float, tick: Callable[[float], None]) -> Outcome:
-    """`concurrency` callers for `duration_s`; `tick` gets the share of time that has passed."""
+
+async def closed_loop(
+    send: Send, concurrency: int, duration_s: float, *, tick: Tick | None = None, stop: asyncio.Event | None = None
+) -> Outcome:
+    """`concurrency` callers for `duration_s`; `tick` gets the share of time that has passed, `stop` ends it early."""
     outcome = Outcome()
-    begin = time.perf_counter()
-    end = begin + duration_s
+    end = time.perf_counter() + duration_s
 
     async def caller() -> None:
         while (start := time.perf_counter()) < end:
-            await _timed(send, start, outcome)
+            if not await _timed(send, start, outcome):
+                await asyncio.sleep(REFUSED_PAUSE_S)
 
-    await _watched([asyncio.create_task(caller()) for _ in range(concurrency)], begin, duration_s, tick)
-    outcome.duration_s = time.perf_counter() - begin
+    async def callers() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(caller())
+
+    await _measured(callers(), outcome, duration_s, tick, stop)
     return outcome
 
 
 async def open_loop(
-    send: Send, rate: float, duration_s: float, tick: Callable[[float], None], *, seed: int = 7
+    send: Send,
+    rate: float,
+    duration_s: float,
+    *,
+    tick: Tick | None = None,
+    stop: asyncio.Event | None = None,
+    max_in_flight: int = MAX_IN_FLIGHT,
+    seed: int = 7,
 ) -> Outcome:
-    """Poisson arrivals at `rate` a second for `duration_s`."""
+    """Poisson arrivals at `rate` a second for `duration_s`, then the wait for the last answers."""
     outcome = Outcome()
-    rng = np.random.default_rng(seed)
-    begin = time.perf_counter()
-    in_flight: set[asyncio.Task[None]] = set()
+    in_flight: set[asyncio.Task[bool]] = set()
+    is_over = threading.Event()
+    loop = asyncio.get_running_loop()
 
-    async def arrivals() -> None:
-        due = begin
-        while (due := due + rng.exponential(1.0 / rate)) < begin + duration_s:
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            if len(in_flight) >= MAX_IN_FLIGHT:
-                outcome.dropped += 1
-                continue
-            task = asyncio.create_task(_timed(send, due, outcome))
-            in_flight.add(task)
-            task.add_done_callback(in_flight.discard)
-            if wait <= -0.01:
-                await asyncio.sleep(0)
-        while in_flight:
-            await asyncio.wait(set(in_flight))
+    async def requests() -> None:
+        async with asyncio.TaskGroup() as group:
 
-    await _watched([asyncio.create_task(arrivals())], begin, duration_s, tick)
-    outcome.duration_s = time.perf_counter() - begin
+            def arrive(due: float) -> None:
+                if is_over.is_set():
+                    return
+                if len(in_flight) >= max_in_flight:
+                    outcome.dropped += 1
+                    return
+                task = group.create_task(_timed(send, due, outcome))
+                in_flight.add(task)
+                task.add_done_callback(in_flight.discard)
+
+            def announce(due: float) -> None:
+                loop.call_soon_threadsafe(arrive, due)
+
+            try:
+                await asyncio.to_thread(_arrivals, announce, rate, duration_s, seed, is_over)
+            finally:
+                is_over.set()
+
+    await _measured(requests(), outcome, duration_s, tick, stop)
     return outcome
 
 
-async def _timed(send: Send, start: float, outcome: Outcome) -> None:
-    from inferd.errors import InferdError
+def _arrivals(
+    announce: Callable[[float], None], rate: float, duration_s: float, seed: int, is_over: threading.Event
+) -> None:
+    """Announce each arrival when it is due. A thread, because the loop's own timers are a millisecond coarse."""
+    rng = np.random.default_rng(seed)
+    due = time.perf_counter()
+    end = due + duration_s
+    while (due := due + float(rng.exponential(1.0 / rate))) < end:
+        wait_s = due - time.perf_counter()
+        if wait_s > 0 and is_over.wait(wait_s):
+            return
+        announce(due)
 
+
+async def _timed(send: Send, start: float, outcome: Outcome) -> bool:
+    """One request, counted; whether it was answered."""
     try:
         await send()
     except InferdError as error:
         outcome.errors[type(error).__name__] += 1
-        return
+        return False
     outcome.latencies_s.append(time.perf_counter() - start)
+    return True
 
 
-async def _watched(
-    tasks: list[asyncio.Task[None]], begin: float, duration_s: float, tick: Callable[[float], None]
+async def _measured(
+    work: Coroutine[None, None, None],
+    outcome: Outcome,
+    duration_s: float,
+    tick: Tick | None,
+    stop: asyncio.Event | None,
 ) -> None:
-    """Wait for all tasks, telling `tick` how far the time is; nothing is left running when one of them fails."""
-    waiting = set(tasks)
+    """Run `work` to its end or until `stop`; when it fails, its first error is raised and nothing is left running."""
+    begin = time.perf_counter()
+    running = asyncio.create_task(work)
+    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
-            tick(min((time.perf_counter() - begin) / duration_s, 1.0))
-            for task in done:
-                task.result()
+        while not running.done() and not stopped.done():
+            await asyncio.wait((running, stopped), timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            if tick:
+                tick(min((time.perf_counter() - begin) / duration_s, 1.0))
     finally:
-        for task in waiting:
+        outcome.duration_s = time.perf_counter() - begin
+        outcome.is_interrupted = not running.done()
+        for task in (running, stopped):
             task.cancel()
+        await asyncio.wait((running, stopped))
+    if not running.cancelled() and (error := running.exception()):
+        raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from inferd_agent.cli.output import client_options, console, human_bytes, human_us, json_option, print_json, print_table
+from inferd_agent.cli.output import (
+    client_options,
+    describe_tensors,
+    human_bytes,
+    human_us,
+    json_option,
+    one_line,
+    print_heading,
+    print_json,
+    print_labelled,
+    print_table,
+)
 
-STATE_STYLE = {"READY": "green", "FAILED": "red", "LOADING": "yellow", "DRAINING": "yellow", "UNLOADED": "dim"}
+Description = Mapping[str, Any]
+COLUMNS = ("model", "version", "state", "quantised", "engine", "a row", "inputs")
 
 
 @click.command("models")
 @click.argument("model", required=False)
 @json_option
 @client_options
-def command(model: str | None, as_json: bool, url: str | None, token: str | None, ca: str | None) -> int:
+def command(model: str | None, as_json: bool, url: str | None, token: str | None, ca: str | None) -> None:
     """Show all models, or everything about MODEL.
 
     A model that failed shows its reason; an engine that was passed over shows its own words.
+
+    \b
+    inferd models
+    inferd models digits
+    inferd models --json | jq -r '.[] | select(.state == "FAILED") | .name'
     """
     from inferd import Client
 
@@ -32,50 +50,23 @@ def command(model: str | None, as_json: bool, url: str | None, token: str | None
     elif found:
         show_all(found)
     else:
-        click.echo(
-            "No models yet. Put one at MODELS/<name>.onnx or MODELS/<name>/1/model.onnx; it is served as it lands."
-        )
-    return 0 if all(d["state"] != "FAILED" for d in found) else 1
+        click.echo("No models yet. Copy one to <name>.onnx or <name>/1/model.onnx in the daemon's models folder; it is")
+        click.echo("served as it lands. Which folder: inferd config (models.path).")
 
 
-def show_all(found: list[dict[str, Any]]) -> None:
+def show_all(found: Sequence[Description]) -> None:
     """One line a version, then the reasons of those that need one."""
-    columns = ("model", "version", "state", "int8", "engine", "run", "file", "inputs", "outputs")
-    print_table("", columns, [_row(d) for d in found], right="version run file")
+    print_table(COLUMNS, [row(d) for d in found], right=("version", "a row"))
     for d in found:
         if d["reason"] and d["state"] != "READY":
-            click.echo(f"\n{d['name']} {d['version']}: {d['reason']}")
+            click.echo(f"\n{d['name']} {d['version']}: {one_line(d['reason'])}")
         for veto in (d["plan"] or {}).get("vetoes", ()):
-            click.echo(f"\n{d['name']} {d['version']}: not on {veto['candidate']}: {veto['reason']}")
+            click.echo(f"\n{d['name']} {d['version']}: not on {veto['candidate']}: {one_line(veto['reason'])}")
 
 
-def show_one(d: dict[str, Any]) -> None:
-    """Everything known of one version, as labelled lines."""
-    out = console()
-    plan, spec = d["plan"], d["inputs"] is not None
-    style = STATE_STYLE.get(d["state"], "")
-    size = human_bytes(d["file_bytes"])
-    out.print(f"[bold]{d['name']}[/] version {d['version']}  [{style}]{d['state']}[/]  {d['format']}, {size}")
-    lines = [
-        ("reason", d["reason"]),
-        ("int8", quantisation(d["quantisation"], long=True)),
-        ("variants", ", ".join(v or "(plain)" for v in d["variants"])),
-        ("inputs", tensors(d["inputs"]) if spec else ""),
-        ("outputs", tensors(d["outputs"]) if spec else ""),
-        ("rows", f"up to {d['max_batch']} a request" if d["max_batch"] else "no batch dimension" if spec else ""),
-        ("engine", f"{plan['engine']} on {plan['device']}, variant {plan['variant'] or '(plain)'}" if plan else ""),
-        ("why", plan["reason"] if plan else ""),
-        ("run", f"{human_us(plan['run_us'])} a row; {how(plan)}" if plan else ""),
-        *((f"not {v['candidate']}", v["reason"]) for v in (plan or {}).get("vetoes", ())),
-        ("digest", d["digest"][:16]),
-    ]
-    for label, text in lines:
-        if text:
-            out.print(f"  {label:<10} {text}", markup=False)
-
-
-def _row(d: dict[str, Any]) -> tuple[str, ...]:
-    plan, has_spec = d["plan"], d["inputs"] is not None
+def row(d: Description) -> tuple[str, ...]:
+    """A version as a line of the table."""
+    plan = d["plan"]
     return (
         d["name"],
         str(d["version"]),
@@ -83,33 +74,61 @@ def _row(d: dict[str, Any]) -> tuple[str, ...]:
         quantisation(d["quantisation"]),
         f"{plan['engine']} {plan['device']}" if plan else "",
         human_us(plan["run_us"]) if plan else "",
-        human_bytes(d["file_bytes"]),
-        tensors(d["inputs"]) if has_spec else "",
-        tensors(d["outputs"]) if has_spec else "",
+        describe_tensors(d["inputs"] or (), most=1),
     )
 
 
-def tensors(specs: list[dict[str, Any]]) -> str:
-    """`x FP32 [-1,64], ...`, cut after four."""
-    texts = [f"{s['name']} {s['datatype']} [{','.join(map(str, s['shape']))}]" for s in specs[:4]]
-    return ", ".join(texts) + (f" and {len(specs) - 4} more" if len(specs) > 4 else "")
+def show_one(d: Description) -> None:
+    """Everything known of one version, as labelled lines."""
+    size = f"{d['format']}, {human_bytes(d['file_bytes'])}"
+    print_heading(d["name"], f"version {d['version']}  {d['state']}  {size}")
+    plan: Description = d["plan"] or {}
+    print_labelled(
+        [
+            ("reason", one_line(d["reason"])),
+            ("quantised", quantisation(d["quantisation"], is_long=True)),
+            ("variants", ", ".join(variant or "(plain)" for variant in d["variants"])),
+            ("inputs", describe_tensors(d["inputs"] or ())),
+            ("outputs", describe_tensors(d["outputs"] or ())),
+            ("rows", rows(d) if d["inputs"] is not None else ""),
+            ("labels", ", ".join(f"{count} for {name}" for name, count in d["labels"].items())),
+            *(engine(plan) if plan else ()),
+            ("digest", d["digest"][:16]),
+        ],
+        indent=2,
+    )
 
 
-def quantisation(found: dict[str, Any] | None, *, long: bool = False) -> str:
-    """`int8 qdq per-channel`, with the operators and sizes when `long`."""
+def engine(plan: Description) -> list[tuple[str, str]]:
+    """What runs it, why, how fast, and what was passed over."""
+    return [
+        ("engine", f"{plan['engine']} on {plan['device']}, variant {plan['variant'] or '(plain)'}"),
+        ("why", one_line(plan["reason"])),
+        ("run", f"{human_us(plan['run_us'])} a row; {how(plan)}"),
+        *((f"not {veto['candidate']}", one_line(veto["reason"])) for veto in plan["vetoes"]),
+    ]
+
+
+def rows(d: Description) -> str:
+    """How many rows a request may have."""
+    return f"up to {d['max_batch']} a request" if d["max_batch"] else "no batch dimension: shapes exactly as declared"
+
+
+def quantisation(found: Description | None, *, is_long: bool = False) -> str:
+    """`int8 qdq per-channel`, with the operators and sizes when `is_long`."""
     if not found:
         return ""
     short = " ".join(part for part in (found["kind"], found["layout"], found["granularity"]) if part)
-    if not long:
+    if not is_long:
         return short
     where = ", ".join(f"{count} {op}" for op, count in sorted(found["where"].items()))
     sizes = f"{human_bytes(found['int8_weight_bytes'])} int8 weights, {human_bytes(found['float_weight_bytes'])} float"
     return f"{short}; {sizes}" + (f"; {where}" if where else "")
 
 
-def how(plan: dict[str, Any]) -> str:
+def how(plan: Description) -> str:
     """Streams, threads and batch in words."""
+    together = f"up to {plan['batch']} rows together" if plan["batch"] else "one request at a time"
     if plan["inline"]:
-        return f"inline on the event loop, up to {plan['batch'] or 1} rows together"
-    batch = f"up to {plan['batch']} rows together" if plan["batch"] else "one job at a time"
-    return f"{plan['streams']} streams of {plan['threads']} thread(s), {batch}"
+        return f"inline on the event loop, {together}"
+    return f"{plan['streams']} stream(s) of {plan['threads']} thread(s), {together}"

@@ -1,21 +1,23 @@
-"""How the commands talk: tables for people, JSON for machines, one line and an exit code for errors."""
+"""How the commands talk: tables and labelled lines for people, JSON for machines, progress on standard error.
+
+Names and messages from elsewhere are printed as they are, never as markup. Without a terminal nothing is folded and
+nothing is coloured, so that `grep` and `awk` get whole lines.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from inferd import errors as sdk
-from inferd_runtime import errors as domain
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-EXIT_FAILED, EXIT_UNREACHABLE, EXIT_DENIED, EXIT_NO_MODEL = 1, 3, 4, 5
+UNFOLDED_COLUMNS = 100_000
+STATE_STYLES = {"READY": "green", "FAILED": "red", "LOADING": "yellow", "DRAINING": "yellow", "UNLOADED": "dim"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -24,7 +26,9 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--url, --token and --ca, which every command that calls a daemon takes."""
     for option in (
         click.option("--ca", metavar="FILE", help="CA certificate to trust.  [env: INFERD_CA]"),
-        click.option("--token", metavar="TOKEN", help="Bearer token.  [env: INFERD_TOKEN]"),
+        click.option(
+            "--token", metavar="TOKEN", help="Bearer token; the variable keeps it out of `ps`.  [env: INFERD_TOKEN]"
+        ),
         click.option(
             "--url",
             metavar="URL",
@@ -35,34 +39,79 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def console() -> Console:
-    """A console on standard output; without a terminal its width is fixed, so that tables do not fold at 80 columns."""
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 140)
-
-
 def print_json(value: Any) -> None:
-    """Print any of our structs, dataclasses or plain values as indented JSON."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    sys.stdout.write(text.decode() + "\n")
+    """Print any of our structs, dataclasses or plain values as indented JSON; what is no number becomes null."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: str = "") -> None:
-    """A plain table; columns named in `right` (separated by spaces) are right-aligned."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A plain table; the columns named in `right` are right-aligned. States have their colours."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right.split() else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console().print(table)
+        table.add_row(*(Text(cell, STATE_STYLES.get(cell, "")) for cell in row))
+    _print(table)
+
+
+def print_labelled(pairs: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+    """A label and a text on each line, the texts aligned and folded under themselves; empty texts are left out."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in pairs:
+        if text:
+            grid.add_row(Text(label), Text(text))
+    _print(Padding.indent(grid, indent))
+
+
+def print_heading(name: str, rest: str) -> None:
+    """A bold name and what there is to say about it."""
+    from rich.text import Text
+
+    _print(Text.assemble((name, "bold"), "  ", rest))
+
+
+@contextlib.contextmanager
+def progress(what: str, *, show: bool) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error where that is a terminal; what is yielded takes the share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    is_shown = show and sys.stderr.isatty()
+    columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _print(what: RenderableType) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED_COLUMNS)
+    with console.capture() as captured:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def human_bytes(count: float) -> str:
     """1536 -> "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
         count /= 1024
-    raise AssertionError
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
 
 
 def human_us(us: float) -> str:
@@ -72,28 +121,12 @@ def human_us(us: float) -> str:
     return f"{us / 1000:.2f} ms" if us < 1e6 else f"{us / 1e6:.2f} s"
 
 
-def printable_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is meant for the caller; anything else is a bug and shows its trace."""
-    return (sdk.InferdError, domain.InferdError, OSError)
+def one_line(text: str) -> str:
+    """A message on one line, however its author broke it."""
+    return " ".join(text.split())
 
 
-def explain(error: BaseException) -> int:
-    """Print an error as one line on standard error and give the exit code for it."""
-    click.echo(f"inferd: {error}", err=True)
-    if isinstance(error, sdk.ConnectionFailed):
-        click.echo("Is the daemon running? Start it with: inferd serve --models DIR", err=True)
-        return EXIT_UNREACHABLE
-    if isinstance(error, (sdk.Unauthenticated, sdk.Forbidden)):
-        click.echo("A token with the right scope: inferd token create NAME --scopes infer,read", err=True)
-        return EXIT_DENIED
-    if isinstance(error, (sdk.NotFound, sdk.NotReady)):
-        return EXIT_NO_MODEL
-    return EXIT_FAILED
-
-
-def numbers(text: str, option: str) -> tuple[float, ...]:
-    """ "0.5,0.5,0.5" -> (0.5, 0.5, 0.5). Raises UsageError naming the option."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.UsageError(f"{option}: expected numbers separated by commas, got {text!r}") from None
+def describe_tensors(specs: Sequence[Mapping[str, Any]], most: int = 8) -> str:
+    """`x FP32 [-1,64], y INT64 []`, cut after `most`."""
+    texts = [f"{s['name']} {s['datatype']} [{','.join(map(str, s['shape']))}]" for s in specs[:most]]
+    return ", ".join(texts) + (f" and {len(specs) - most} more" if len(specs) > most else "")

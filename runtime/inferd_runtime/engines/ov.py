@@ -129,7 +129,8 @@ class OvEngine:
 
 
 def _settings(options: SessionOptions) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+    # Weights are read, not mapped: a mapped file that is truncated while it serves would kill the daemon.
+    settings: dict[str, Any] = {"ENABLE_MMAP": False}
     if not options.device.startswith("npu"):  # an NPU has no streams to set
         settings["NUM_STREAMS"] = options.streams
     if options.device == "cpu":

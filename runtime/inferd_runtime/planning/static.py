@@ -8,7 +8,7 @@ the safe plan that a version serves with until a measured plan is there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferd_runtime.engines import Engine, Session, SessionOptions
@@ -65,6 +65,7 @@ def plan_version(ground: Ground, variants: Mapping[str, Path], wishes: Wishes) -
             if opened is None:
                 continue
             if not opened.warmth.fault:
+                opened = _fit_for_inline(ground, variants[candidate.variant], opened, wishes)
                 return _planned(ground, opened, wishes, vetoes)
             if doubtful is None:
                 doubtful = opened
@@ -168,6 +169,18 @@ def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vet
     return _Opened(candidate, session, warmth, max_batch, note, streams, threads)
 
 
+def _fit_for_inline(ground: Ground, path: Path, opened: _Opened, wishes: Wishes) -> _Opened:
+    """A model that runs on the submitting thread runs once at a time: one stream of one thread saves it a thread hop."""
+    is_single = opened.streams == opened.threads == 1
+    if is_single or wishes.streams or wishes.threads or not _inline(ground, opened, wishes)[0]:
+        return opened
+    single = _open(ground, path, opened.candidate, replace(wishes, streams=1, threads=1), [])
+    if single is None:
+        return opened
+    opened.session.close()
+    return single
+
+
 def _share(cores: int, device: str, wishes: Wishes) -> tuple[int, int]:
     """Streams and threads per stream."""
     if device != "cpu":
@@ -251,7 +264,8 @@ def _sentences(ground: Ground, opened: _Opened, batch: int, inline_why: str, wis
     yield f"Static rule: {candidate.engine} on {candidate.device}{variant}, because {candidate.why}."
     is_asked = wishes.streams or wishes.threads
     source = "as the settings ask" if is_asked else f"from {ground.cores} usable cores"
-    yield f"{opened.streams} streams of {opened.threads} threads {source}."
+    streams, threads = _counted(opened.streams, "stream"), _counted(opened.threads, "thread")
+    yield f"{streams} of {threads} {source}."
     if batch:
         yield f"Up to {batch} rows run together."
     else:
@@ -259,3 +273,7 @@ def _sentences(ground: Ground, opened: _Opened, batch: int, inline_why: str, wis
     if opened.warmth.fault:
         yield f"The warm-up failed on made-up inputs, which may be no fault of the model: {opened.warmth.fault}."
     yield inline_why
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

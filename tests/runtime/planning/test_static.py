@@ -65,6 +65,7 @@ class FakeEngine:
         self.name = name
         self._devices = devices
         self._opens = opens
+        self.later: FakeSession | None = None  # what the second opening and all after it give
         self.asked: list[SessionOptions] = []
 
     def devices(self) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ class FakeEngine:
         self.asked.append(options)
         if isinstance(self._opens, str):
             raise EngineRefused(self._opens)
-        return self._opens
+        return self.later if self.later is not None and len(self.asked) > 1 else self._opens
 
 
 def floats(*shape: int) -> TensorSpec:
@@ -92,7 +93,7 @@ def told(cores: int = 4, **engines: FakeEngine) -> Ground:
 
 def test_openvino_serves_what_it_compiles(ground: Ground, tmp_path: Path) -> None:
     """On a CPU the first choice is OpenVINO, warm, with its reason in words."""
-    planned = plan(ground, onnx_models.mlp(tmp_path / "m.onnx"))
+    planned = plan(ground, onnx_models.mlp(tmp_path / "m.onnx"), inline="off")
     assert (planned.plan.engine, planned.plan.device, planned.plan.vetoes) == ("openvino", "cpu", ())
     assert (planned.plan.streams, planned.plan.threads, planned.plan.batch) == (4, 1, 16)
     assert planned.spec.max_batch == 64
@@ -161,9 +162,21 @@ def test_settings_overrule_the_rule(ground: Ground, tmp_path: Path) -> None:
 def test_streams_and_threads(tmp_path: Path, cores: int, wishes: dict[str, int], share: tuple[int, int]) -> None:
     """Up to four streams share the cores; what the settings ask for stands, and the engine is opened so."""
     engine = FakeEngine("openvino", ("cpu",), FakeSession([floats(-1, 2)], [floats(-1, 1)]))
-    planned = plan(told(cores, ov=engine), tmp_path / "m.onnx", **wishes)
+    planned = plan(told(cores, ov=engine), tmp_path / "m.onnx", inline="off", **wishes)
     assert (planned.plan.streams, planned.plan.threads) == share
     assert (engine.asked[0].streams, engine.asked[0].threads) == share
+
+
+def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:
+    """It runs once at a time, so it is opened again without threads of its own, and the first session is closed."""
+    first, second = (FakeSession([floats(-1, 2)], [floats(-1, 1)]) for _ in range(2))
+    engine = FakeEngine("openvino", ("cpu",), first)
+    engine.later = second
+    planned = plan_version(told(4, ov=engine), {"": tmp_path / "m.onnx"}, Wishes())
+    assert planned.plan.inline
+    assert [(asked.streams, asked.threads) for asked in engine.asked] == [(4, 1), (1, 1)]
+    assert (planned.plan.streams, planned.plan.threads) == (1, 1)
+    assert (planned.session, first.is_closed, second.is_closed) == (second, True, False)
 
 
 def test_inline_is_for_fast_models_of_known_size(ground: Ground, tmp_path: Path) -> None:
@@ -224,13 +237,13 @@ def test_a_gpu_that_may_be_used_comes_first(tmp_path: Path) -> None:
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
     cuda = FakeEngine("onnxruntime", ("cpu", "cuda:0"), session)
     cpu = FakeEngine("openvino", ("cpu",), session)
-    ground = replace(told(ort=cuda, ov=cpu), has_cuda_gpu=True)
+    ground = replace(told(ort=cuda, ov=cpu), has_cuda_gpu=True, inline="off")
     on_gpu = plan_version(ground, {"": tmp_path / "m.onnx"}, Wishes()).plan
     assert (on_gpu.engine, on_gpu.device, on_gpu.inline) == ("onnxruntime", "cuda:0", False)
     refused = plan_version(replace(ground, cuda_refusal="no permission"), {"": tmp_path / "m.onnx"}, Wishes()).plan
     assert (refused.engine, refused.device) == ("openvino", "cpu")
     assert (refused.vetoes[0].candidate, refused.vetoes[0].reason) == ("onnxruntime cuda:0", "no permission")
-    without = replace(told(ort=FakeEngine("onnxruntime", ("cpu",), session), ov=cpu), has_cuda_gpu=True)
+    without = replace(told(ort=FakeEngine("onnxruntime", ("cpu",), session), ov=cpu), has_cuda_gpu=True, inline="off")
     assert "has only cpu" in plan_version(without, {"": tmp_path / "m.onnx"}, Wishes()).plan.vetoes[0].reason
 
 

@@ -139,6 +139,7 @@ class Connection(web.RequestHandler):
             self._refuse_head()
             return
         self._feed(data, waiter)
+        self._is_new = self._is_new and not self._messages
         if self._messages and not (len(self._messages) == 1 and self._goes_express()):
             waiter.set_result(None)
 

@@ -49,6 +49,7 @@ def test_mixed_forms_and_large_bodies(served: Serving, rows: int) -> None:
         {"name": "y", "parameters": {"binary_data": True}},
     ]
     reply = served.ask(infer_bytes("wide", array, outputs=wanted))
+    assert reply.status == 200, reply.body
     found = outputs(reply)
     assert list(found) == ["mean", "y"]
     np.testing.assert_array_equal(found["y"], array + np.float32(1))

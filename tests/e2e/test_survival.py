@@ -119,7 +119,8 @@ def test_a_half_copied_model_stays_invisible(fresh: Daemon) -> None:
         for start in range(0, len(whole), len(whole) // 8):
             file.write(whole[start : start + len(whole) // 8])
             time.sleep(0.15)
-            assert state(client, "late") != "FAILED"
+            found = [m for m in client.index() if m["name"] == "late"]
+            assert all(m["state"] == "UNAVAILABLE" and "changing" in m["reason"] for m in found)
         until(lambda: state(client, "late") == "READY")
         client.infer("late", {"x": np.zeros((1, 8), np.float32)})
 

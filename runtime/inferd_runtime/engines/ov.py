@@ -92,6 +92,8 @@ class OvEngine:
             if self._core is None:
                 try:
                     self._library = importlib.import_module("openvino")
+                    # Two threads that touch a tensor's data for the first time together can deadlock (2026.4).
+                    _ = self._library.Tensor(np.zeros(1, np.float32)).data
                     self._core = self._library.Core()
                 except Exception as error:  # a broken native library raises more than ImportError
                     raise EngineRefused(f"openvino cannot be imported: {reason(error)}") from error

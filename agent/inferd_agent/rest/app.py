@@ -169,7 +169,7 @@ class RestApp:
         except Exception as error:
             answer = self._refuse(call, error)
         finally:
-            connection.end()
+            connection.end(is_lingering=not call.payload.is_eof())
             if call.held_bytes:
                 self._bodies.release(call)
         self.counters.count(label, answer.status)

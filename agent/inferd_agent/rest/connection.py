@@ -74,8 +74,8 @@ class Connection(web.RequestHandler):
     """One connection of a `Server`."""
 
     __slots__ = (
-        "_app", "_head_bytes", "_is_express", "_is_new", "_is_refused", "abandon", "head_since", "is_busy", "peer",
-        "write_timeout_s",
+        "_app", "_head_bytes", "_is_express", "_is_lingering", "_is_new", "_is_refused", "abandon", "head_since",
+        "is_busy", "peer", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
@@ -85,6 +85,7 @@ class Connection(web.RequestHandler):
         self._head_bytes = 0
         self._is_express = False
         self._is_new = True
+        self._is_lingering = False
         self.head_since = 0.0
         self.is_busy = False
         self.abandon: Callable[[], object] | None = None
@@ -127,9 +128,12 @@ class Connection(web.RequestHandler):
             if self._is_new and not self._messages and self._is_head_too_large(data):
                 self._refuse_head()
                 return
+            if not (self.is_busy or self._is_lingering or self.head_since or self._messages):
+                self.head_since = self._loop.time()  # the next head, before the task sleeps again
             super().data_received(data)
             self._is_new = self._is_new and not self._messages
             return
+        self._is_lingering = False
         if self._is_express:
             self._feed(data, waiter)
             return
@@ -210,9 +214,10 @@ class Connection(web.RequestHandler):
         self.head_since = 0.0
         self._head_bytes = 0
 
-    def end(self) -> None:
-        """The handler has its answer."""
+    def end(self, *, is_lingering: bool) -> None:
+        """The handler has its answer; `is_lingering` where the rest of its body is still to come."""
         self.is_busy = False
+        self._is_lingering = is_lingering
 
     def _refuse_head(self) -> None:
         self.refuse(431, f"the request's head is over {self._app.limits.max_header_bytes} bytes")

@@ -61,9 +61,9 @@ class Plan:
 class Quantisation:
     """What was found when a model file was examined.
 
-    `kind` is "int8", "mixed" or "float", or "unknown" for a format that is not looked into (.tflite); `layout` is "qdq",
-    "qoperator", "dynamic", "fakequantize" or ""; `granularity` is "per-tensor", "per-channel", "mixed" or "". `where`
-    counts quantised weights by operator type.
+    `kind` is "int8", "mixed" or "float", or "unknown" for a format that is not looked into (.tflite); `layout` is
+    "qdq", "qoperator", "dynamic", "fakequantize" or ""; `granularity` is "per-tensor", "per-channel", "mixed" or "".
+    `where` counts quantised weights by operator type.
     """
 
     kind: str

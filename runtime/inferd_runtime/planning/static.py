@@ -1,5 +1,6 @@
 """The static rule: an NVIDIA GPU through CUDA where one may be used, else OpenVINO where the model compiles, else ONNX
-Runtime; and streams, threads, batch and inline from the cores and the warm-up.
+Runtime; and streams, threads, batch and inline from the cores and the warm-up. Micro-models get the engine with the
+shorter run (docs/decisions/0005).
 
 Settings overrule the rule. Every candidate that was passed over becomes a veto with the engine's own reason. This is
 the safe plan that a version serves with until a measured plan is there.
@@ -7,7 +8,7 @@ the safe plan that a version serves with until a measured plan is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def plan_version(ground: Ground, variants: Mapping[str, Path], wishes: Wishes) -
             if opened is None:
                 continue
             if not opened.warmth.fault:
-                opened = _fit_for_inline(ground, variants[candidate.variant], opened, wishes)
+                opened = _fit_for_inline(ground, variants, opened, wishes, vetoes)
                 return _planned(ground, opened, wishes, vetoes)
             if doubtful is None:
                 doubtful = opened
@@ -169,16 +170,52 @@ def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vet
     return _Opened(candidate, session, warmth, max_batch, note, streams, threads)
 
 
-def _fit_for_inline(ground: Ground, path: Path, opened: _Opened, wishes: Wishes) -> _Opened:
-    """A model that runs on the submitting thread runs once at a time: one stream of one thread saves it a thread hop."""
-    is_single = opened.streams == opened.threads == 1
-    if is_single or wishes.streams or wishes.threads or not _inline(ground, opened, wishes)[0]:
+def _fit_for_inline(
+    ground: Ground, variants: Mapping[str, Path], opened: _Opened, wishes: Wishes, vetoes: list[Veto]
+) -> _Opened:
+    """Look closer at a model that would run on the submitting thread.
+
+    It runs once at a time, so one stream of one thread saves it a hop. What an engine costs per run outweighs a model
+    this small, so where the engine is free both are timed and the shorter run serves; the other becomes a veto.
+    """
+    if not _inline(ground, opened, wishes)[0]:
         return opened
-    single = _open(ground, path, opened.candidate, replace(wishes, streams=1, threads=1), [])
-    if single is None:
-        return opened
-    opened.session.close()
-    return single
+    is_free = not (wishes.streams or wishes.threads)
+    single = replace(wishes, streams=1, threads=1) if is_free else wishes
+    best = opened
+    if (opened.streams, opened.threads) != (1, 1) and is_free:
+        best = _better(best, _open(ground, variants[best.candidate.variant], best.candidate, single, []), is_same=True)
+    if wishes.engine == wishes.device == ground.engine == AUTO:
+        for rival in _rivals(ground, variants, opened.candidate, {veto.candidate for veto in vetoes}):
+            best = _better(best, _open(ground, variants[rival.variant], rival, single, []), vetoes)
+    return best
+
+
+def _rivals(
+    ground: Ground, variants: Mapping[str, Path], chosen: _Candidate, vetoed: Collection[str]
+) -> Iterator[_Candidate]:
+    """The same file on the same device in the other engines, but for those that had their turn."""
+    why = "a run of this small model is shortest there"
+    for engine in ground.engines:
+        rival = replace(chosen, engine=engine, why=why)
+        is_open = engine != chosen.engine and str(rival) not in vetoed
+        if is_open and _refusal(ground, rival, variants[rival.variant]) is None:
+            yield rival
+
+
+def _better(
+    best: _Opened, tried: _Opened | None, vetoes: list[Veto] | None = None, *, is_same: bool = False
+) -> _Opened:
+    """The one with the shorter run, or `tried` where it is the same candidate; the other is closed."""
+    if tried is None:
+        return best
+    is_better = not tried.warmth.fault and (is_same or tried.warmth.run_us < best.warmth.run_us)
+    kept, dropped = (tried, best) if is_better else (best, tried)
+    dropped.session.close()
+    if vetoes is not None and not tried.warmth.fault:
+        took = f"a run of one row took {dropped.warmth.run_us:.0f} us, {kept.warmth.run_us:.0f} us on {kept.candidate}"
+        vetoes.append(Veto(str(dropped.candidate), took))
+    return kept
 
 
 def _share(cores: int, device: str, wishes: Wishes) -> tuple[int, int]:

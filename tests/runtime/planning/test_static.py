@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,16 @@ def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:
     assert (planned.session, first.is_closed, second.is_closed) == (second, True, False)
 
 
+def test_a_micro_model_goes_to_the_engine_with_the_shorter_run(ground: Ground, tmp_path: Path) -> None:
+    """Both engines are timed; the other is a veto with both figures. An engine that is asked for is not compared."""
+    path = onnx_models.mlp(tmp_path / "m.onnx")
+    chosen = plan(ground, path).plan
+    [veto] = chosen.vetoes
+    assert {chosen.engine, veto.candidate.split()[0]} == {"onnxruntime", "openvino"}
+    assert re.fullmatch(r"a run of one row took \d+ us, \d+ us on (onnxruntime|openvino) cpu", veto.reason)
+    assert plan(ground, path, engine="openvino").plan.vetoes == ()
+
+
 def test_inline_is_for_fast_models_of_known_size(ground: Ground, tmp_path: Path) -> None:
     """A micro-model runs on the submitting thread; a slow one, one of free sizes, or one forbidden to, does not."""
     micro = onnx_models.identity(tmp_path / "micro.onnx")
@@ -266,7 +277,7 @@ def test_a_failing_warm_up_of_floats_is_a_veto(tmp_path: Path) -> None:
     bad = FakeSession([floats(1, 2)], [floats(1, 1)], "broken kernel")
     good = FakeSession([floats(1, 2)], [floats(1, 1)])
     ground = told(ov=FakeEngine("openvino", ("cpu",), bad), ort=FakeEngine("onnxruntime", ("cpu",), good))
-    planned = plan(ground, tmp_path / "m.onnx")
+    planned = plan(ground, tmp_path / "m.onnx", inline="off")
     assert planned.plan.engine == "onnxruntime"
     assert "broken kernel" in planned.plan.vetoes[0].reason
     assert bad.is_closed

@@ -1,15 +1,13 @@
 """The `inferd` command: one module per subcommand, imported only when it is called, so that help is instant.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed, 5 no such model or it is not ready;
-130 and 141 as shells count Ctrl-C and a reader that left. Expected errors are a line or two on standard error; a trace
-means a bug.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon reachable, 4 not allowed, 5 no such model or it is not ready,
+130 Ctrl-C. Expected errors are a line or two on standard error; a trace means a bug. A reader that left (`| head -1`)
+is no error to talk about: click ends with 1 and says nothing.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-EXIT_INTERRUPTED, EXIT_READER_LEFT = 130, 141
+EXIT_INTERRUPTED = 130
 
 # name -> one line for `inferd --help`; the module of the same name holds a click command `command`.
 COMMANDS = {
@@ -93,16 +91,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point: runs the command and turns every known error into readable lines and an exit code."""
     try:
         code = group.main(args, prog_name="inferd", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a reader that left is noticed here, not while the interpreter ends
     except click.exceptions.Abort:
         raise SystemExit(EXIT_INTERRUPTED) from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(EXIT_READER_LEFT) from None
     except Exception as error:
         from inferd_agent.cli.failures import explain
 

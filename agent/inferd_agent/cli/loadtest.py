@@ -9,7 +9,6 @@ kept of a request is eight bytes.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from array import array
 from collections import Counter
@@ -96,14 +95,15 @@ async def open_loop(
     """Poisson arrivals at `rate` a second for `duration_s`, then the wait for the last answers."""
     outcome = Outcome()
     in_flight: set[asyncio.Task[bool]] = set()
-    is_over = threading.Event()
+    is_over = False
     loop = asyncio.get_running_loop()
 
     async def requests() -> None:
+        nonlocal is_over
         async with asyncio.TaskGroup() as group:
 
             def arrive(due: float) -> None:
-                if is_over.is_set():
+                if is_over:
                     return
                 if len(in_flight) >= max_in_flight:
                     outcome.dropped += 1
@@ -116,24 +116,25 @@ async def open_loop(
                 loop.call_soon_threadsafe(arrive, due)
 
             try:
-                await asyncio.to_thread(_arrivals, announce, rate, duration_s, seed, is_over)
+                await asyncio.to_thread(_arrivals, announce, rate, duration_s, seed, lambda: is_over)
             finally:
-                is_over.set()
+                is_over = True
 
     await _measured(requests(), outcome, duration_s, tick, stop)
     return outcome
 
 
 def _arrivals(
-    announce: Callable[[float], None], rate: float, duration_s: float, seed: int, is_over: threading.Event
+    announce: Callable[[float], None], rate: float, duration_s: float, seed: int, is_over: Callable[[], bool]
 ) -> None:
     """Announce each arrival when it is due. A thread, because the loop's own timers are a millisecond coarse."""
     rng = np.random.default_rng(seed)
     due = time.perf_counter()
     end = due + duration_s
     while (due := due + float(rng.exponential(1.0 / rate))) < end:
-        wait_s = due - time.perf_counter()
-        if wait_s > 0 and is_over.wait(wait_s):
+        while (wait_s := due - time.perf_counter()) > 0 and not is_over():
+            time.sleep(min(wait_s, TICK_S))
+        if is_over():
             return
         announce(due)
 

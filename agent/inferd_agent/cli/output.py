@@ -87,7 +87,7 @@ def progress(what: str, *, show: bool) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    is_shown = show and sys.stderr.isatty()
+    is_shown = show and sys.stderr is not None and sys.stderr.isatty()
     columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
         task = bar.add_task(what, total=1.0)
@@ -97,7 +97,8 @@ def progress(what: str, *, show: bool) -> Iterator[Callable[[float], None]]:
 def _print(what: RenderableType) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else UNFOLDED_COLUMNS)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(highlight=False, width=None if is_terminal else UNFOLDED_COLUMNS)
     with console.capture() as captured:
         console.print(what)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

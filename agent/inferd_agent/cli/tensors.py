@@ -82,7 +82,7 @@ def read_tensor(path: Path, spec: Spec, pixels: Pixels) -> Array:
         array = _fitted(array, spec["datatype"])
     except OSError as error:
         raise click.UsageError(f"input {spec['name']!r}: {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, OverflowError, EOFError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise click.UsageError(f"input {spec['name']!r}: {path}: {error}") from None
     array = array[np.newaxis] if array.ndim == len(shape) - 1 else array
     return np.ascontiguousarray(array) if array.ndim else array
@@ -90,7 +90,10 @@ def read_tensor(path: Path, spec: Spec, pixels: Pixels) -> Array:
 
 def _read_npy(path: Path) -> Array:
     with path.open("rb") as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        try:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"not a sound .npy file: {error}") from None
 
 
 def _read_json(path: Path, datatype: str) -> Array:
@@ -163,7 +166,7 @@ def _shape(spec: Spec, rows: int) -> list[int]:
     if min(shape, default=0) < 0:
         example = "x".join(str(dim if dim >= 0 else 32) for dim in shape)
         raise click.UsageError(
-            f"input {spec['name']!r} is {describe_tensors([spec])} with free dimensions; say which, as in"
+            f"this model takes {describe_tensors([spec])}; choose its free dimensions, as in"
             f" --shape {spec['name']}:{example}"
         )
     return shape

@@ -46,16 +46,18 @@ def others() -> set[asyncio.Task[object]]:
 
 async def test_open_loop_shows_a_stall_in_every_request_it_held_up() -> None:
     """A daemon that stands still for 150 ms: requests that came due meanwhile have waited since then."""
-    begin = time.perf_counter()
+    until = 0.0
 
     async def stalled() -> None:
-        await asyncio.sleep(max(0.0, begin + STALL_S - time.perf_counter()))
+        nonlocal until
+        until = until or time.perf_counter() + STALL_S
+        await asyncio.sleep(max(0.0, until - time.perf_counter()))
 
     outcome = await open_loop(stalled, rate=400, duration_s=2 * STALL_S)
     latencies_s = np.frombuffer(outcome.latencies_s)
     assert 80 < len(latencies_s) < 170
     assert (latencies_s > STALL_S / 3).sum() > len(latencies_s) * 0.2
-    assert latencies_s.max() > STALL_S * 0.9
+    assert latencies_s.max() > STALL_S * 0.99
 
 
 async def test_open_loop_counts_from_when_a_request_was_due() -> None:

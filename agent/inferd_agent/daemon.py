@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,7 @@ FOLLOW_EVERY_S = 0.5
 RENEW_EVERY_S = 3600.0
 STATUS_EVERY_S = 10.0
 LOAD_REPORT_S = 600.0
+COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 
 
 def serve(configuration: Callable[[], Loaded]) -> int:
@@ -125,6 +127,7 @@ class Daemon:
         """Once the first models are up (or failed): the summary for people, READY for systemd."""
         self._notifier.status("loading models")
         await asyncio.to_thread(self._runtime.wait_loaded, LOAD_REPORT_S)
+        _spare_the_collector()
         click.echo(summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path), err=True)
         self._notifier.ready(status_line(self._runtime.models()))
 
@@ -183,6 +186,14 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """Requests leave no cycles behind, so the collector has little to do: what start-up made is no longer walked, and
+    it looks less often. Worth about a tenth of a small request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
 def _options(config: Config) -> RuntimeOptions:

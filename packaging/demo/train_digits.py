@@ -3,7 +3,7 @@
     pip install torch==2.13.0 scikit-learn onnx onnxruntime   # an environment of its own, with inferd on its path
     python packaging/demo/train_digits.py [--folder agent/inferd_agent/demo]
 
-A small convolutional network (36 000 weights) learns the 1437 training digits with small shifts, turns and strengths.
+A small convolutional network (10 000 weights) learns the 1437 training digits with small shifts, turns and strengths.
 The 360 held-out digits, drawn class by class with a fixed seed, are never looked at while training or calibrating. The
 float graph is written with onnx.helper, then quantised by inferd's own quantisation room. One thread and fixed seeds:
 on the same torch build and CPU the files come out equal byte for byte; elsewhere the weights may differ slightly.
@@ -37,29 +37,26 @@ HIGHEST_VALUE = 16.0
 
 
 class DigitNet(nn.Module):
-    """Three 3x3 convolutions, the last one halving the picture, then two dense layers."""
+    """Two 3x3 convolutions, the second one halving the picture, then a dense layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             [
                 nn.Conv2d(1, 16, 3, padding=1, bias=False),
-                nn.Conv2d(16, 24, 3, padding=1, bias=False),
-                nn.Conv2d(24, 32, 3, padding=1, stride=2, bias=False),
+                nn.Conv2d(16, 32, 3, padding=1, stride=2, bias=False),
             ]
         )
-        self.norms = nn.ModuleList([nn.BatchNorm2d(16), nn.BatchNorm2d(24), nn.BatchNorm2d(32)])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(16), nn.BatchNorm2d(32)])
         self.dropout = nn.Dropout(0.2)
-        self.hidden = nn.Linear(32 * 4 * 4, 48)
-        self.digits = nn.Linear(48, 10)
+        self.digits = nn.Linear(32 * 4 * 4, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Raw values 0..16 [rows, 1, 8, 8] to logits [rows, 10]."""
         x = images / HIGHEST_VALUE
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = functional.relu(norm(convolution(x)))
-        x = functional.relu(self.hidden(self.dropout(x.flatten(1))))
-        return self.digits(self.dropout(x))
+        return self.digits(self.dropout(x.flatten(1)))
 
 
 def split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -126,14 +123,14 @@ def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[np.ndarray, np
 
 def write_onnx(network: DigitNet, target: Path) -> None:
     """The network as ONNX: "image" [batch, 1, 8, 8], raw values, to "probabilities" [batch, 10]."""
-    weights: dict[str, np.ndarray] = {"highest_value": np.array(HIGHEST_VALUE, np.float32)}
-    nodes = [helper.make_node("Div", ["image", "highest_value"], ["scaled"], "scale")]
-    last = "scaled"
-    strides = [1, 1, 2]
+    weights: dict[str, np.ndarray] = {}
+    nodes = []
+    last = "image"
     for index, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True), 1):
         name = f"conv{index}"
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = folded(convolution, norm)
-        stride = strides[index - 1]
+        weight, weights[f"{name}.bias"] = folded(convolution, norm)
+        # The scaling of the input is part of the first weights.
+        weights[f"{name}.weight"] = weight / np.float32(HIGHEST_VALUE) if index == 1 else weight
         nodes.append(
             helper.make_node(
                 "Conv",
@@ -142,19 +139,16 @@ def write_onnx(network: DigitNet, target: Path) -> None:
                 name,
                 kernel_shape=[3, 3],
                 pads=[1, 1, 1, 1],
-                strides=[stride, stride],
+                strides=list(convolution.stride),
             )
         )
         nodes.append(helper.make_node("Relu", [f"{name}.out"], [f"{name}.relu"], f"{name}.relu"))
         last = f"{name}.relu"
-    nodes.append(helper.make_node("Flatten", [last], ["features"], "flatten", axis=1))
-    for name, layer in (("hidden", network.hidden), ("digits", network.digits)):
-        weights[f"{name}.weight"] = np.ascontiguousarray(layer.weight.detach().numpy().T)
-        weights[f"{name}.bias"] = layer.bias.detach().numpy()
+    weights["digits.weight"] = np.ascontiguousarray(network.digits.weight.detach().numpy().T)
+    weights["digits.bias"] = network.digits.bias.detach().numpy()
     nodes += [
-        helper.make_node("Gemm", ["features", "hidden.weight", "hidden.bias"], ["hidden.out"], "hidden"),
-        helper.make_node("Relu", ["hidden.out"], ["hidden.relu"], "hidden.relu"),
-        helper.make_node("Gemm", ["hidden.relu", "digits.weight", "digits.bias"], ["logits"], "digits"),
+        helper.make_node("Flatten", [last], ["features"], "flatten", axis=1),
+        helper.make_node("Gemm", ["features", "digits.weight", "digits.bias"], ["logits"], "digits"),
         helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax", axis=1),
     ]
     graph = helper.make_graph(

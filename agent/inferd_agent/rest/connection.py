@@ -147,6 +147,11 @@ class Connection(web.RequestHandler):
         if self._messages and not (len(self._messages) == 1 and self._goes_express()):
             waiter.set_result(None)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp resumes after every read of a body; where nothing was paused there is nothing to parse again."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     # The express way: aiohttp wakes a task for each request, and that task makes another. Where all of a small
     # request is there and its connection is idle, it is handled right here instead; aiohttp's task sleeps on.
 

@@ -10,6 +10,8 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from inferd_runtime.engines.ort import silence_telemetry
+
 
 @pytest.fixture(autouse=True)
 def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
@@ -29,6 +31,11 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     for name in ("INFERD_URL", "INFERD_TOKEN", "INFERD_CA"):
         monkeypatch.delenv(name, raising=False)
     return home
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that call ONNX Runtime directly report to nobody either."""
+    silence_telemetry()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:

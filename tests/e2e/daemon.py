@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inferd.errors import InferdError, Unauthenticated
-
 from inferd import Client
+from inferd.errors import Unauthenticated
 
 INFERD = str(Path(sys.executable).with_name("inferd"))
 

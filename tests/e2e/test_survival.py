@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from inferd.errors import ConnectionFailed, InferdError
 
+from inferd.errors import ConnectionFailed, InferdError
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import answer, connected, infer_bytes, request

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(double)": np.dtype(np.float64),
     "tensor(string)": STRING,
 }
+
+
+def silence_telemetry() -> None:
+    """To be called before onnxruntime is imported: since 1.29 its wheels report to their maker unless this is set, and
+    a local daemon reports to nobody. Set whole, nothing is written, kept or sent."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def count_nvidia_devices(dev: Path = Path("/dev")) -> int:
@@ -104,6 +111,7 @@ class OrtEngine:
         with self._lock:
             if self._library is None:
                 try:
+                    silence_telemetry()
                     library = importlib.import_module("onnxruntime")
                     library.set_default_logger_severity(_SILENT)
                 except Exception as error:  # a broken native library raises more than ImportError

@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from inferd_runtime.engines.ort import silence_telemetry
 from inferd_runtime.errors import EngineRefused, InvalidModel, InvalidRequest, Unsupported
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
 DEFAULT_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# Operators that only pass INT8 values on: between quantised neighbours they need no float form of their own.
+PASSING_OPERATORS = ("Relu", "Clip", "MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 COMPARED_SAMPLES = 8
 
 
@@ -66,6 +69,7 @@ def quantise(
     outputs of theirs; a `percentile` below 100 clips the activations' outliers so that scales become finer. Raises
     InvalidModel, InvalidRequest, EngineRefused, or Unsupported where a library is missing.
     """
+    silence_telemetry()
     try:
         import onnx
 
@@ -85,7 +89,8 @@ def quantise(
     with tempfile.TemporaryDirectory(prefix=".quantise-", dir=target.parent) as folder:
         ready, made = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save_model(model, ready)
-        write_pairs(ready, made, samples, chosen, per_channel=per_channel, percentile=percentile)
+        nodes = chosen | passing(model, chosen)
+        write_pairs(ready, made, samples, nodes, per_channel=per_channel, percentile=percentile)
         similarity = compare(ready, made, samples[:COMPARED_SAMPLES])
         report = Report(
             before_bytes=source.stat().st_size,
@@ -131,6 +136,20 @@ def choose(
     return chosen, tuple(left)
 
 
+def passing(model: Any, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Nodes that pass on what chosen ones give (name to operator): activations are then fused into the INT8 operator
+    before them, and no values go to float and back between two INT8 operators."""
+    made_by_chosen: set[str] = set()
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        is_passing = node.op_type in PASSING_OPERATORS and node.input and node.input[0] in made_by_chosen
+        if is_passing:
+            found[node.name] = node.op_type
+        if is_passing or node.name in chosen:
+            made_by_chosen.update(node.output)
+    return found
+
+
 def obstacle(
     node: Any, constants: Mapping[str, int], operators: tuple[str, ...], keep_float: tuple[str, ...], float32: int
 ) -> str | None:
@@ -160,7 +179,7 @@ def reasons(left: tuple[Left, ...]) -> str:
 
 
 def write_pairs(
-    source: Path, target: Path, samples: list[Feeds], chosen: dict[str, str], *, per_channel: bool, percentile: float
+    source: Path, target: Path, samples: list[Feeds], nodes: dict[str, str], *, per_channel: bool, percentile: float
 ) -> None:
     """Calibrate and write the Q/DQ model, by onnxruntime's quantiser."""
     from onnxruntime import quantization as ort
@@ -186,8 +205,8 @@ def write_pairs(
                 target,
                 Reader(),
                 quant_format=ort.QuantFormat.QDQ,
-                op_types_to_quantize=sorted(set(chosen.values())),
-                nodes_to_quantize=list(chosen),
+                op_types_to_quantize=sorted(set(nodes.values())),
+                nodes_to_quantize=list(nodes),
                 per_channel=per_channel,
                 activation_type=ort.QuantType.QUInt8,
                 weight_type=ort.QuantType.QInt8,

@@ -6,9 +6,11 @@ are compared with the bytes present before anything is allocated. The inputs of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,7 +19,7 @@ from inferd.protocol.binary import pad_header, write_section
 from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, encode_data
-from inferd.protocol.tensors import TensorHeader, TensorOut, read_tensors
+from inferd.protocol.tensors import Place, TensorHeader, TensorOut, place_tensors, read_tensors
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 Parameter = bool | int | float | str
@@ -92,7 +94,10 @@ _ENCODER = msgspec.json.Encoder()
 DEFAULT_LIMITS = Limits()
 _UNSIGNED = frozenset({"timeout", "priority"})
 _FLAGS = frozenset({"sequence_start", "sequence_end", "binary_data_output"})
-_NO_PARAMETERS: dict[str, Parameter] = {}
+_NO_PARAMETERS: Mapping[str, Parameter] = MappingProxyType({})
+# Headers that are remembered: half a megabyte of text at most.
+_KEPT_HEADERS = 512
+_KEPT_BYTES = 1024
 
 
 def parse_header_length(text: str | None) -> int | None:
@@ -123,26 +128,56 @@ def split_body(
     return whole, whole if header_length == size else whole[:header_length]
 
 
+class _Header(NamedTuple):
+    """What the JSON of a request says, checked against the size of its body; never changed once read."""
+
+    id: str
+    places: Sequence[Place]
+    has_specials: bool
+    outputs: tuple[OutputRequest, ...]
+    binary_default: bool
+    parameters: Mapping[str, Parameter]
+
+
 def decode_request(body: Buffer, header_length: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Request:
     """Read a request; `header_length` is None when the whole body is JSON. The body must stay unchanged meanwhile."""
     whole, text = split_body(body, header_length, limits)
-    header, has_specials = decode_header(_DECODER, text, "request")
-    if len(header.inputs) > limits.max_tensors or (header.outputs and len(header.outputs) > limits.max_tensors):
-        raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
-    inputs = read_tensors(header.inputs, whole, len(text), has_specials)
+    size, length = len(whole), len(text)
+    # Callers repeat themselves: the header of one shape of request is read once, and then known by its bytes.
+    is_worth_keeping = length <= _KEPT_BYTES and length < size and limits is DEFAULT_LIMITS
+    header = _known_header(bytes(text), size) if is_worth_keeping else _read_header(text, size, limits)
     parameters = header.parameters
-    if not parameters:
-        return Request(header.id or "", inputs, _read_outputs(header.outputs), False, _NO_PARAMETERS)
-    _check_parameters(parameters)
     return Request(
-        header.id or "",
-        inputs,
-        _read_outputs(header.outputs),
-        parameters.get("binary_data_output", False) is True,
+        header.id,
+        read_tensors(header.places, whole, header.has_specials),
+        header.outputs,
+        header.binary_default,
         parameters,
         parameters.get("timeout"),  # type: ignore[arg-type]  # _check_parameters has seen to it
         parameters.get("priority"),  # type: ignore[arg-type]
     )
+
+
+def _read_header(text: bytes | memoryview, size: int, limits: Limits) -> _Header:
+    header, has_specials = decode_header(_DECODER, text, "request")
+    if len(header.inputs) > limits.max_tensors or (header.outputs and len(header.outputs) > limits.max_tensors):
+        raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
+    parameters = header.parameters or _NO_PARAMETERS
+    _check_parameters(parameters)
+    return _Header(
+        header.id or "",
+        place_tensors(header.inputs, size, len(text)),
+        has_specials,
+        _read_outputs(header.outputs),
+        parameters.get("binary_data_output", False) is True,
+        parameters,
+    )
+
+
+@lru_cache(maxsize=_KEPT_HEADERS)
+def _known_header(text: bytes, size: int) -> _Header:
+    """`_read_header`, remembered; errors are not."""
+    return _read_header(text, size, DEFAULT_LIMITS)
 
 
 def _read_outputs(outputs: list[_Output] | None) -> tuple[OutputRequest, ...]:

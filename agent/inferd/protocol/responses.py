@@ -18,7 +18,7 @@ from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, encode_data
 from inferd.protocol.requests import Limits, OutputRequest, Request, split_body
-from inferd.protocol.tensors import TensorHeader, TensorOut, read_tensors
+from inferd.protocol.tensors import TensorHeader, TensorOut, place_tensors, read_tensors
 
 # A response comes from a server that the caller chose, and JSON outputs can be long.
 RESPONSE_LIMITS = Limits(max_json_bytes=1 << 30, max_tensors=1 << 16)
@@ -112,5 +112,5 @@ def decode_response(body: Buffer, header_length: int | None = None, limits: Limi
     header, has_specials = decode_header(_DECODER, text, "response")
     if len(header.outputs) > limits.max_tensors:
         raise ProtocolError(f"at most {limits.max_tensors} outputs are taken")
-    outputs = read_tensors(header.outputs, whole, len(text), has_specials)
+    outputs = read_tensors(place_tensors(header.outputs, len(whole), len(text)), whole, has_specials)
     return Response(header.model_name, header.model_version or "", header.id or "", outputs, header.parameters or {})

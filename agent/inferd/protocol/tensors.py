@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from inferd.protocol.binary import read_section
@@ -59,32 +60,52 @@ def count_elements(shape: tuple[int, ...], name: str) -> int:
     return count
 
 
-def read_tensors(
-    headers: Sequence[TensorHeader], body: bytes | memoryview, offset: int, has_specials: bool
-) -> dict[str, Array]:
-    """All tensors by name, read-only; binary sections are views on `body`, beginning at `offset`."""
-    size = len(body)
-    tensors: dict[str, Array] = {}
+class Place(NamedTuple):
+    """Where one tensor's data is: a binary section of the body, or the JSON of its header (`nbytes` None)."""
+
+    header: TensorHeader
+    dtype: np.dtype[np.generic]
+    elements: int
+    offset: int
+    nbytes: int | None
+
+
+def place_tensors(headers: Sequence[TensorHeader], size: int, offset: int) -> list[Place]:
+    """Check everything that headers claim against a body of `size` bytes, whose sections begin at `offset`."""
+    places: list[Place] = []
+    names: set[str] = set()
     for header in headers:
-        name, shape = header.name, header.shape
+        name = header.name
         dtype = DATATYPES.get(header.datatype)
         if dtype is None:
             raise ProtocolError(f"tensor '{name}': unknown datatype '{header.datatype}', not in {', '.join(DATATYPES)}")
-        if name in tensors:
+        if name in names:
             raise ProtocolError(f"tensor '{name}' is given twice")
-        count = count_elements(shape, name)
+        names.add(name)
+        count = count_elements(header.shape, name)
         nbytes = _section_bytes(header)
+        places.append(Place(header, dtype, count, offset, nbytes))
         if nbytes is None:
-            tensors[name] = decode_data(header.data, header.datatype, shape, count, name, has_specials)
             continue
         if nbytes > size - offset:
             raise ProtocolError(
                 f"tensor '{name}': binary_data_size is {nbytes}, {size - offset} bytes are left behind the JSON header"
             )
-        tensors[name] = read_section(body, offset, nbytes, dtype, shape, count, name)
         offset += nbytes
     if offset != size:
         raise ProtocolError(f"{size - offset} bytes are left over behind the last tensor")
+    return places
+
+
+def read_tensors(places: Sequence[Place], body: bytes | memoryview, has_specials: bool) -> dict[str, Array]:
+    """All tensors by name, read-only; binary sections are views on `body`."""
+    tensors: dict[str, Array] = {}
+    for header, dtype, count, offset, nbytes in places:
+        name = header.name
+        if nbytes is None:
+            tensors[name] = decode_data(header.data, header.datatype, header.shape, count, name, has_specials)
+        else:
+            tensors[name] = read_section(body, offset, nbytes, dtype, header.shape, count, name)
     return tensors
 
 

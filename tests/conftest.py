@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from inferd_runtime.engines.ort import silence_telemetry
+from inferd_runtime.engines.quiet import silence_telemetry
 
 
 @pytest.fixture(autouse=True)

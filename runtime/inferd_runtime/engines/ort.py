@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from inferd_runtime.engines import Array, SessionOptions
 from inferd_runtime.engines.arrays import settled
 from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidRequest
 from inferd_runtime.tensor import BFLOAT16, STRING, TensorSpec
@@ -46,12 +46,6 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(double)": np.dtype(np.float64),
     "tensor(string)": STRING,
 }
-
-
-def silence_telemetry() -> None:
-    """To be called before onnxruntime is imported: since 1.29 its wheels report to their maker unless this is set, and
-    a local daemon reports to nobody. Set whole, nothing is written, kept or sent."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def count_nvidia_devices(dev: Path = Path("/dev")) -> int:

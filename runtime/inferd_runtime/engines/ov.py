@@ -20,6 +20,7 @@ import numpy as np
 from inferd_runtime.engines import Array, SessionOptions
 from inferd_runtime.engines.arrays import settled
 from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
 from inferd_runtime.errors import EngineFault, EngineRefused
 from inferd_runtime.tensor import BFLOAT16, TensorSpec
@@ -91,6 +92,7 @@ class OvEngine:
         with self._lock:
             if self._core is None:
                 try:
+                    silence_telemetry()
                     self._library = importlib.import_module("openvino")
                     # Two threads that touch a tensor's data for the first time together can deadlock (2026.4).
                     _ = self._library.Tensor(np.zeros(1, np.float32)).data

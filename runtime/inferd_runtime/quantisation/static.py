@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd_runtime.engines.ort import silence_telemetry
+from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.errors import EngineRefused, InvalidModel, InvalidRequest, Unsupported
 
 Array = np.ndarray[Any, Any]

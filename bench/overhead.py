@@ -71,7 +71,8 @@ def engine(folder: Path, fetched: Path, rounds: int, seconds: float) -> dict[str
     """The daemon and its engine alone in turns, with the engine, threads and streams that the daemon chose."""
     models = servers.only(fetched, (RECOGNISER,), folder / "engine-models")
     line = np.random.default_rng(1).uniform(-1, 1, LINE).astype(np.float32)
-    with servers.daemon(folder / "engine", models) as running:
+    # The polite governor would give cores back to the engine that runs alone before it: here both get all of them.
+    with servers.daemon(folder / "engine", models, INFERD_RUNTIME_GOVERNOR="fixed") as running:
         request = folder / "line.http"
         request.write_bytes(servers.infer_request(RECOGNISER, "x", line, running.token))
         servers.wait_for(

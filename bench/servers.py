@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, models: Path, core: int | None = None) -> Iterator[Daemon]:
-    """A daemon serving `models` with its state in `folder`; a second one there finds compiled models in the cache."""
+def daemon(folder: Path, models: Path, core: int | None = None, **settings: str) -> Iterator[Daemon]:
+    """A daemon serving `models` with its state in `folder`; a second one there finds compiled models in the cache.
+
+    `settings` are environment variables of its configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state, socket, plain = folder / "state", folder / "tls.sock", folder / "plain.sock"
     name = f"bench-{time.time_ns()}"  # names are taken once, and a folder may see several daemons
@@ -53,7 +56,7 @@ def daemon(folder: Path, models: Path, core: int | None = None) -> Iterator[Daem
     command = [*INFERD, "serve", "--models", str(models), "--state", str(state)]
     command += ["--listen", f"unix:{socket}", "--listen", f"unix:{plain}?tls=off"]
     started_s = time.perf_counter()
-    with (folder / "log").open("wb") as log, ended(command, log, core) as process:
+    with (folder / "log").open("wb") as log, ended(command, log, core, settings) as process:
         yield Daemon(process, state, socket, plain, made["token"], started_s)
 
 
@@ -68,10 +71,19 @@ def echo(folder: Path, cert: Path, key: Path, core: int | None = None) -> Iterat
 
 
 @contextlib.contextmanager
-def ended(command: list[str], log: Any, core: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def ended(
+    command: list[str], log: Any, core: int | None, settings: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A child process, on one core if so wished, that is gone afterwards."""
     pin = None if core is None else lambda: os.sched_setaffinity(0, {core})
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=pin)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        preexec_fn=pin,
+        env={**os.environ, **(settings or {})},
+    )
     try:
         yield process
     finally:

@@ -22,7 +22,7 @@ from inferd_runtime.tensor import STRING, TensorSpec
 Array = np.ndarray[Any, Any]
 
 # Sizes tried for every free dimension that is not the batch, most useful first: image models want multiples of 32.
-GUESSED_SIZES = (32, 64, 1, 224)
+GUESSED_SIZES = (64, 32, 224, 1)
 MAX_INPUT_BYTES = 256 << 20
 _ROWS = 2
 _MAX_RUNS = 15
@@ -34,7 +34,7 @@ class Warmth:
     """What the warm-up showed. `run_us` 0: no run succeeded; `fault` is why the last one failed, then.
 
     `is_guess`: sizes or values were guessed that the model may rightly refuse. `is_batch`: rows go in and come out;
-    None where no run could tell. `many_us` is one run of the rows asked for.
+    None where no run could tell. `many_us` is one run of the rows asked for, 0 where that was not tried.
     """
 
     run_us: float = 0.0
@@ -125,7 +125,7 @@ def _batch_fault(session: Session, fill: _Fill) -> str:
 def _measure(session: Session, fill: _Fill, warmth: Warmth, many_rows: int, clock_ns: Callable[[], int]) -> Warmth:
     batch_fault = _batch_fault(session, fill) if fill.is_batched else ""
     run_us = _median_us(session, fill.arrays(1), clock_ns)
-    many_us = run_us
+    many_us = 0.0
     if fill.is_batched and not batch_fault and many_rows > 1 and run_us * many_rows < 10 * _BUDGET_NS / 1000:
         many = fill.arrays(many_rows)
         session.run(many, range(len(session.outputs)))  # the first run of a new shape pays for its compilation

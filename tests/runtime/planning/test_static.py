@@ -13,8 +13,8 @@ import pytest
 from inferd_runtime.engines import Session, SessionOptions
 from inferd_runtime.engines.discover import open_engines
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidModel, LoadFailed
-from inferd_runtime.planning import Ground, Planned, Wishes, plan_version
-from inferd_runtime.planning.warm import Array, warm
+from inferd_runtime.planning import Ground, Planned, Wishes, plan_version, static
+from inferd_runtime.planning.warm import Array, Warmth, warm
 from inferd_runtime.tensor import TensorSpec
 from tests import onnx_models
 
@@ -96,7 +96,7 @@ def test_openvino_serves_what_it_compiles(ground: Ground, tmp_path: Path) -> Non
     """On a CPU the first choice is OpenVINO, warm, with its reason in words."""
     planned = plan(ground, onnx_models.mlp(tmp_path / "m.onnx"), inline="off")
     assert (planned.plan.engine, planned.plan.device, planned.plan.vetoes) == ("openvino", "cpu", ())
-    assert (planned.plan.streams, planned.plan.threads, planned.plan.batch) == (4, 1, 16)
+    assert (planned.plan.streams, planned.plan.threads, planned.plan.batch) == (4, 1, 2)
     assert planned.spec.max_batch == 64
     assert planned.plan.run_us > 0
     assert "OpenVINO compiles this model" in planned.plan.reason
@@ -166,6 +166,24 @@ def test_streams_and_threads(tmp_path: Path, cores: int, wishes: dict[str, int],
     planned = plan(told(cores, ov=engine), tmp_path / "m.onnx", inline="off", **wishes)
     assert (planned.plan.streams, planned.plan.threads) == share
     assert (engine.asked[0].streams, engine.asked[0].threads) == share
+
+
+@pytest.mark.parametrize(
+    ("engine", "many_us", "wishes", "rows"),
+    [
+        ("onnxruntime", 1600.0, {}, 1), ("onnxruntime", 400.0, {}, 16), ("onnxruntime", 1600.0, {"batch": 8}, 8),
+        ("onnxruntime", 0.0, {}, 16), ("openvino", 400.0, {}, 2), ("openvino", 400.0, {"batch": 8}, 8),
+    ],
+)  # fmt: skip
+def test_rows_are_gathered_where_that_gains(engine: str, many_us: float, wishes: dict[str, int], rows: int) -> None:
+    """16 rows that take as long together as one by one (100 us each) are not gathered; OpenVINO gets two at most; what
+    the settings ask for stands."""
+    session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
+    warmth = Warmth(run_us=100.0, many_us=many_us, is_batch=True)
+    opened = static._Opened(static._Candidate("", engine, "cpu", ""), session, warmth, 64, "", 2, 1)
+    batch, why = static._useful_batch(opened, Wishes(**wishes), is_inline=False)
+    assert batch == rows
+    assert ("side by side" in why) == (rows == 1)
 
 
 def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 `python -m tests.models.fetch` does it. Two folders in the cache, each made whole under another name and then renamed:
 `originals-…`, keyed by what is fetched, and `models-…`, keyed also by how INT8 is made, so that a change of ours needs
-no network. A lock file lets one process work while others wait. $INFERD_TEST_CACHE names the cache; without it, it is
+no network. A lock file lets one process work while others wait. $TEST_MODELS_CACHE names the cache; without it, it is
 `inferd-tests` in the user's cache folder.
 """
 
@@ -68,7 +68,7 @@ SOURCES = (
 
 def cache_root() -> Path:
     """Where fetched models are kept between runs."""
-    if own := os.environ.get("INFERD_TEST_CACHE"):
+    if own := os.environ.get("TEST_MODELS_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "inferd-tests"

@@ -16,19 +16,19 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.setup: $(BIN)/python $(LOCKS)/cpu.txt pyproject.toml
-	$(PIP) install -q --require-hashes -r $(LOCKS)/cpu.txt
-	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(PIP) install -q --require-hashes -r $(LOCKS)/cpu.txt
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup $(LOCKS)/dev.txt
-	$(PIP) install -q --require-hashes -r $(LOCKS)/dev.txt
+	@$(PIP) install -q --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@
 
 setup: $(VENV)/.setup  ## install inferd and both CPU engines into .venv
 dev: $(VENV)/.dev  ## the same, with everything the tests need
 
 demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
-	$(BIN)/inferd demo
+	@$(BIN)/inferd demo
 
 test: lint types unit  ## lint, types and all tests
 

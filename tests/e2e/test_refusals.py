@@ -7,8 +7,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from inferd.errors import EngineFault, Forbidden, Unauthenticated
 
+from inferd.errors import EngineFault, Forbidden, Unauthenticated
 from tests.e2e.conftest import Served
 from tests.e2e.daemon import until
 from tests.e2e.raw import answer, connected, infer_bytes, request

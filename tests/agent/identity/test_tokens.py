@@ -159,23 +159,25 @@ def test_processes_that_create_at_once_lose_nothing(store: TokenStore) -> None:
     assert sorted(record.name for record in store.read()) == sorted(f"{a}-{b}" for a in range(4) for b in range(5))
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def files_cannot_grow() -> Iterator[None]:
-    """No file of this process can pass 100 bytes, as on a full disk: the kernel refuses the write."""
+    """No file of this process can pass 100 bytes, as on a full disk: the kernel refuses the write. Inside a test only:
+    its report may go to a file."""
     old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old_limit[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
-    signal.signal(signal.SIGXFSZ, old_handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
 
 
-def test_a_full_disk_keeps_the_old_tokens(store: TokenStore, request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_keeps_the_old_tokens(store: TokenStore) -> None:
     """A write that fails half-way changes nothing, leaves nothing behind and says so."""
     store.create("cam", ["infer"])
     before = store.path.read_bytes()
-    request.getfixturevalue("files_cannot_grow")
-    with pytest.raises(ConfigError, match="File too large; nothing was changed"):
+    with files_cannot_grow(), pytest.raises(ConfigError, match="File too large; nothing was changed"):
         store.create("other", ["infer"])
     assert store.path.read_bytes() == before
     assert sorted(each.name for each in store.path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]

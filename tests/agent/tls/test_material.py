@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
 import ssl
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -208,33 +209,35 @@ def test_a_ca_key_kept_elsewhere_serves_until_renewal(world: World, folder: Path
         world.open(folder)
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """Once called, no file of this process can grow past 10 bytes."""
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow past 10 bytes. Inside a test only: its report may go to a file."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_keeps_the_old_certificate(
-    world: World, folder: Path, full_disk: Callable[[], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_keeps_the_old_certificate(world: World, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A renewal that cannot be written is told, changes no file, and the valid certificate goes on, also at a start."""
     material = world.open(folder)
     before = {each.name: each.read_bytes() for each in folder.iterdir()}
     world.now += timedelta(days=80)
-    full_disk()
-    assert not material.renew()
+    with full_disk():
+        assert not material.renew()
+        world.open(folder)
     assert "cannot renew the certificate: File too large" in caplog.text
-    world.open(folder)
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
     world.now += timedelta(days=20)
-    with pytest.raises(ConfigError, match="cannot write certificates: File too large"):
-        material.renew()
-    with pytest.raises(ConfigError, match="cannot write certificates"):
-        world.open(folder.parent / "fresh")
+    with full_disk():
+        with pytest.raises(ConfigError, match="cannot write certificates: File too large"):
+            material.renew()
+        with pytest.raises(ConfigError, match="cannot write certificates"):
+            world.open(folder.parent / "fresh")
     assert list((folder.parent / "fresh").iterdir()) == []
 
 

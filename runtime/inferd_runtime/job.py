@@ -21,8 +21,9 @@ class Job:
     """A request for one inference.
 
     `inputs` map names to read-only C-contiguous arrays that must stay alive and unchanged until the job is settled.
-    `outputs` names the wanted outputs, empty for all. `deadline_ns` is on `time.monotonic_ns`'s clock. `context` is the
-    submitter's own (a future, say); the runtime never looks at it. After settling exactly one of `result` and `error`
+    `outputs` names the wanted outputs, empty for all. `deadline_ns` is on `time.monotonic_ns`'s clock. A greater
+    `priority` goes first among the jobs that wait for a model, within bounds. `context` is the submitter's own (a
+    future, say); the runtime never looks at it. After settling exactly one of `result` and `error`
     is set; result arrays may be views on a buffer shared with batch mates and must not be written to.
     """
 

@@ -94,7 +94,7 @@ def command() -> None:
 )  # fmt: skip
 @click.option(
     "--priority", default=0, show_default=True, type=click.IntRange(0, 9), metavar="N",
-    help="0 (none given) to 9; 1 is the most urgent.",
+    help="0 to 9; a greater one goes first among the requests that wait for a model.",
 )  # fmt: skip
 @state_option
 @json_option

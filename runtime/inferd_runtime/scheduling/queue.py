@@ -1,13 +1,15 @@
 """The waiting room of one lane: bounded, grouped by shape, swept of jobs nobody waits for.
 
 Jobs that may share a batch have equal `group`s. The group of the oldest job always goes first, and a batch is filled
-from that group wherever in the queue its jobs stand, so another shape neither closes a batch nor starves.
+from that group wherever in the queue its jobs stand, so another shape neither closes a batch nor starves. A priority
+makes a job count as older than it is, so it overtakes for a bounded time and starves nobody.
 Invariant: a job leaves exactly once, through `take`, `sweep` or `close`. Any thread may call.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from inferd_runtime.scheduling.budget import ByteBudget
 
 # A full queue is searched for abandoned jobs at most this often, so that refusing stays cheap under overload.
 _SWEEP_PAUSE_NS = 5_000_000
+# A job goes before those of one level less that came up to this much earlier.
+HEAD_START_NS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class QueueLimits:
 def is_dead(job: Job, now_ns: int) -> bool:
     """Whether nobody waits for this job any more."""
     return job.is_cancelled or (job.deadline_ns is not None and now_ns > job.deadline_ns)
+
+
+def _counts_from_ns(job: Job) -> int:
+    """When the job lined up, as its priority makes it count."""
+    return job.enqueued_ns - job.priority * HEAD_START_NS
 
 
 class JobQueue:
@@ -64,7 +73,10 @@ class JobQueue:
             group = self._groups.get(job.group)
             if group is None:
                 self._groups[job.group] = group = deque()
-            group.append(job)
+            if group and _counts_from_ns(job) < _counts_from_ns(group[-1]):
+                insort(group, job, key=_counts_from_ns)
+            else:
+                group.append(job)
             self.accepted += 1
             self.waiting += 1
             self.waiting_rows += job.rows
@@ -177,7 +189,7 @@ class JobQueue:
         """The group whose head has waited longest. The lock is held."""
         groups = self._groups
         if len(groups) > 1:
-            return min(groups.values(), key=lambda group: group[0].enqueued_ns)
+            return min(groups.values(), key=lambda group: _counts_from_ns(group[0]))
         return next(iter(groups.values()), None)
 
     def _strip(self, dead: list[Job], now: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from inferd_runtime.errors import Closed, InvalidRequest, Overloaded
 from inferd_runtime.job import Job
 from inferd_runtime.scheduling.budget import ByteBudget
-from inferd_runtime.scheduling.queue import JobQueue, QueueLimits
+from inferd_runtime.scheduling.queue import HEAD_START_NS, JobQueue, QueueLimits
 
 
 class Clock:
@@ -30,11 +30,17 @@ def make_queue(clock: Clock | None = None, max_jobs: int = 100, max_bytes: int =
 
 
 def put(
-    queue: JobQueue, group: object, count: int = 1, rows: int = 1, nbytes: int = 1, deadline_ns: int | None = None
+    queue: JobQueue,
+    group: object,
+    count: int = 1,
+    rows: int = 1,
+    nbytes: int = 1,
+    deadline_ns: int | None = None,
+    priority: int = 0,
 ) -> list[Job]:
     jobs = []
     for _ in range(count):
-        job = Job("m", {}, deadline_ns=deadline_ns)
+        job = Job("m", {}, deadline_ns=deadline_ns, priority=priority)
         job.group, job.rows, job.nbytes = group, rows, nbytes
         job.enqueued_ns = queue._clock()
         queue.put(job)
@@ -61,6 +67,28 @@ def test_the_oldest_group_goes_first() -> None:
     queue.take(4)
     put(queue, "a", count=4)
     assert queue.take(4) == (rare, [])
+
+
+def test_a_greater_priority_goes_first() -> None:
+    """Jobs run by priority, equal ones in their order; a group goes first by its most urgent job."""
+    queue = make_queue()
+    plain = put(queue, "a", count=3)
+    urgent = put(queue, "a", count=2, priority=2)
+    middle = put(queue, "a", priority=1)
+    other = put(queue, "b", priority=9)
+    assert queue.take(1) == (other, [])
+    assert queue.take(4) == ([*urgent, *middle, plain[0]], [])
+    assert queue.take(4) == (plain[1:], [])
+
+
+def test_priority_starves_nobody() -> None:
+    """A job that has waited longer than the head start goes before whatever is more urgent by that much."""
+    clock = Clock()
+    queue = make_queue(clock)
+    patient = put(queue, "a")
+    clock.now += 2 * HEAD_START_NS
+    urgent = put(queue, "a", priority=2)
+    assert queue.take(2) == (patient + urgent, [])
 
 
 def test_a_batch_is_bounded_in_rows() -> None:

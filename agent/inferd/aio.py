@@ -136,7 +136,6 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         version: str | int | None = None,
         timeout_s: float | None = None,
-        priority: int | None = None,
         classification: int | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str | None = None,
@@ -146,7 +145,7 @@ class AsyncClient:
             found = await self.metadata(model, version=version, timeout_s=timeout_s)
             outputs = [output["name"] for output in found["outputs"]]
         call = calls.infer(
-            model, inputs, outputs=outputs, version=version, priority=priority, classification=classification,
+            model, inputs, outputs=outputs, version=version, classification=classification,
             parameters=parameters, request_id=request_id,
         )  # fmt: skip
         return await self._run(call, timeout_s)

@@ -52,13 +52,12 @@ class Call(Generic[T]):
 class Result(Mapping[str, Array]):
     """The outputs by name, in the server's order; arrays are read-only views on the answer."""
 
-    __slots__ = ("_outputs", "_server_timing", "id", "model_name", "model_version", "request_id")
+    __slots__ = ("_outputs", "id", "model_name", "model_version", "request_id")
 
     def __init__(self, reply: Reply) -> None:
         length = parse_header_length(reply.headers.get(HEADER_LENGTH.lower()))
         response = decode_response(reply.body, length)
         self._outputs = response.outputs
-        self._server_timing = reply.headers.get("server-timing", "")
         self.id = response.id
         self.model_name = response.model_name
         self.model_version = response.model_version
@@ -77,21 +76,6 @@ class Result(Mapping[str, Array]):
         outputs = ", ".join(f"{name}: {array.dtype} {list(array.shape)}" for name, array in self.items())
         return f"<Result of {self.model_name} {self.model_version}: {outputs}>"
 
-    @property
-    def timings_ms(self) -> dict[str, float]:
-        """The server's stages in milliseconds, from its Server-Timing header; empty when it sends none."""
-        timings = {}
-        for entry in self._server_timing.split(","):
-            name, *options = (part.strip() for part in entry.split(";"))
-            for option in options:
-                key, _, value = option.partition("=")
-                if key.strip() == "dur":
-                    try:
-                        timings[name] = float(value)
-                    except ValueError:
-                        continue
-        return timings
-
 
 def infer(
     model: str,
@@ -99,7 +83,6 @@ def infer(
     *,
     outputs: Sequence[str] | None,
     version: str | int | None,
-    priority: int | None,
     classification: int | None,
     parameters: Mapping[str, Parameter] | None,
     request_id: str | None,
@@ -111,8 +94,6 @@ def infer(
         raise InvalidRequest(str(error)) from None
     wanted = [OutputRequest(name, True, classification or 0) for name in outputs] if outputs is not None else None
     fixed: dict[str, Parameter] = dict(parameters or {})
-    if priority is not None:
-        fixed["priority"] = priority
     own_timeout = "timeout" in fixed
 
     def encode(left_s: float) -> Body:

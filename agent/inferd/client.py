@@ -84,7 +84,6 @@ class Client:
         outputs: Sequence[str] | None = None,
         version: str | int | None = None,
         timeout_s: float | None = None,
-        priority: int | None = None,
         classification: int | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str | None = None,
@@ -99,7 +98,7 @@ class Client:
                 output["name"] for output in self.metadata(model, version=version, timeout_s=timeout_s)["outputs"]
             ]
         call = calls.infer(
-            model, inputs, outputs=outputs, version=version, priority=priority, classification=classification,
+            model, inputs, outputs=outputs, version=version, classification=classification,
             parameters=parameters, request_id=request_id,
         )  # fmt: skip
         return self._run(call, timeout_s)

@@ -106,7 +106,7 @@ class Server:
             length, buffers = encode_response(asked, "echo", "3", asked.inputs)
         except ProtocolError as error:
             return self.error(400, str(error), {})
-        headers = {"X-Request-Id": "r1", "Server-Timing": "queue;dur=0.25, infer;desc=x;dur=1.5"}
+        headers = {"X-Request-Id": "r1"}
         if length is not None:
             headers[HEADER_LENGTH] = str(length)
         return web.Response(body=b"".join(buffers), headers=headers, content_type="application/octet-stream")

@@ -21,7 +21,7 @@ both_kinds = pytest.mark.parametrize("kind", KINDS)
 @both_kinds
 @pytest.mark.parametrize("where", ["unix", "plain_unix", "https", "http"])
 async def test_infer_over_every_kind_of_socket(kind: str, where: str, site: Site) -> None:
-    """Arrays out as they went in, with the model's name and version, the id and the server's timings."""
+    """Arrays out as they went in, with the model's name and version and the ids."""
     ca = site.ca if where == "https" else None
     async with Both(kind, getattr(site, where), token=TOKEN, ca=ca) as client:
         result = await client.call("infer", "echo", {"x": X, "t": ["a", "é"], "s": 3}, request_id="q7")
@@ -30,7 +30,6 @@ async def test_infer_over_every_kind_of_socket(kind: str, where: str, site: Site
         assert result["t"].tolist() == [b"a", "é".encode()]
         assert result["s"].shape == ()
         assert (result.model_name, result.model_version, result.id, result.request_id) == ("echo", "3", "q7", "r1")
-        assert result.timings_ms == {"queue": 0.25, "infer": 1.5}
         assert not result["x"].flags.writeable
         assert "echo 3" in repr(result)
         await client.call("infer", "echo", {"x": X})
@@ -49,14 +48,13 @@ async def test_large_tensors_arrive_whole(kind: str, site: Site) -> None:
 
 @both_kinds
 async def test_options_reach_the_server(kind: str, site: Site) -> None:
-    """Version, priority, parameters, outputs and the time left, in microseconds."""
+    """Version, parameters, outputs and the time left, in microseconds."""
     async with Both(kind, site.unix, token=TOKEN) as client:
         result = await client.call(
-            "infer", "echo", {"x": X, "y": X}, outputs=["y"], version=3, priority=2, parameters={"k": "v"}, timeout_s=5
+            "infer", "echo", {"x": X, "y": X}, outputs=["y"], version=3, parameters={"k": "v"}, timeout_s=5
         )
         assert list(result) == ["y"]
         [parameters] = site.server.parameters
-        assert parameters["priority"] == 2
         assert parameters["k"] == "v"
         assert 4_000_000 < parameters["timeout"] <= 5_000_000
         assert site.server.requests == [("POST", "/v2/models/echo/versions/3/infer")]

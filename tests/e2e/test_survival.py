@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inferd import Client
 from inferd.errors import ConnectionFailed, InferdError
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
@@ -159,7 +159,7 @@ def test_a_new_version_takes_over_without_a_failed_request(fresh: Daemon) -> Non
 
 def test_sigterm_under_load_answers_what_was_accepted(fresh: Daemon) -> None:
     """Every request that reached the daemon before SIGTERM is answered; later ones are refused, never lost."""
-    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=256, width=512)
+    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=1024, width=512)
     fresh.start()
     data = infer_bytes("slow", "x", np.ones((1, 512), np.float32))
 
@@ -176,9 +176,11 @@ def test_sigterm_under_load_answers_what_was_accepted(fresh: Daemon) -> None:
         asked = [pool.submit(ask, sent) for _ in range(32)]
         sent.wait()
         with fresh.client() as client:
-            until(lambda: accepted(client) >= 32)
+            until(lambda: sum(load(client)) >= 32)
+            _, under_way = load(client)
             assert fresh.process is not None
             fresh.process.send_signal(signal.SIGTERM)
+        assert under_way > 0
         assert [f.result() for f in asked] == [200] * 32
     assert fresh.stop() == 0
     assert not fresh.socket.exists()
@@ -252,10 +254,10 @@ def test_sighup_reloads_without_a_dropped_connection(fresh: Daemon) -> None:
     with connected(str(fresh.socket), fresh.ca) as kept:
         config.write_text("[metrics]\nopen = tru\n")
         fresh.process.send_signal(signal.SIGHUP)
-        until(lambda: "metrics" in fresh.log() or "line 2" in fresh.log())
-        config.write_text("[log]\nlevel = 'debug'\n")
+        until(lambda: "not reloaded, the old configuration goes on" in fresh.log())
+        config.write_text("[log]\nlevel = 'debug'\nformat = 'human'\n")
         fresh.process.send_signal(signal.SIGHUP)
-        until(lambda: "reloaded" in fresh.log())
+        until(lambda: "reloaded; changed: log.level, log.format" in fresh.log())
         kept.sendall(request("GET", "/v2/health/ready"))
         assert answer(kept)[0] == 200
 
@@ -276,21 +278,11 @@ def works(client: object) -> bool:
     return True
 
 
-def accepted(client: object) -> int:
-    """Requests that the daemon holds or has answered for the model `slow`."""
-    text = client.metrics()  # type: ignore[attr-defined]
-    waiting = sum(
-        float(line.split()[-1])
-        for line in text.splitlines()
-        if line.startswith("inferd_queue_jobs{") and "slow" in line
-    )
-    running = sum(
-        float(line.split()[-1])
-        for line in text.splitlines()
-        if line.startswith("inferd_running_jobs{") and "slow" in line
-    )
-    done = json.loads(json.dumps(client.stats("slow")))["model_stats"][0]  # type: ignore[attr-defined]
-    return int(waiting + running + done["inference_stats"]["success"]["count"])
+def load(client: Client) -> tuple[int, int]:
+    """Requests of the model `slow` that were answered, and then those of any model that wait or run."""
+    answered = client.stats("slow")["model_stats"][0]["inference_stats"]["success"]["count"]
+    figures = dict(line.rsplit(" ", 1) for line in client.metrics().splitlines() if not line.startswith("#"))
+    return int(answered), int(float(figures["inferd_queued_jobs"]) + float(figures["inferd_running_jobs"]))
 
 
 def state(client: object, model: str) -> str | None:

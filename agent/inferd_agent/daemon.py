@@ -75,7 +75,8 @@ class Daemon:
             )
             for each in bound:
                 stack.callback(each.close)
-                self._tls.publish(each.listener)
+                if published := self._tls.publish(each.listener):
+                    stack.callback(published.unlink, missing_ok=True)
             self._bridge = Bridge(loop)
             stack.callback(self._bridge.close)
             self._runtime = Runtime(_options(config), deliver=self._bridge.deliver, defer=self._bridge.defer)

@@ -159,7 +159,7 @@ def test_a_new_version_takes_over_without_a_failed_request(fresh: Daemon) -> Non
 
 def test_sigterm_under_load_answers_what_was_accepted(fresh: Daemon) -> None:
     """Every request that reached the daemon before SIGTERM is answered; later ones are refused, never lost."""
-    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=1024, width=512)
+    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=512, width=512)
     fresh.start()
     data = infer_bytes("slow", "x", np.ones((1, 512), np.float32))
 
@@ -184,6 +184,7 @@ def test_sigterm_under_load_answers_what_was_accepted(fresh: Daemon) -> None:
         assert [f.result() for f in asked] == [200] * 32
     assert fresh.stop() == 0
     assert not fresh.socket.exists()
+    assert not fresh.ca.exists()
 
 
 def test_kill_9_and_restart_on_the_stale_socket(fresh: Daemon) -> None:

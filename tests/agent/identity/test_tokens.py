@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import 
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from inferd_agent.identity import TokenStore, parse_duration_s, parse_expiry_s
 from inferd_agent.identity.tokens import digest_of, new_token, token_id
 
 NOW_S = 1_800_000_000.0
+from tests.limits import files_cannot_grow
 
 
 @pytest.fixture
@@ -159,25 +158,11 @@ def test_processes_that_create_at_once_lose_nothing(store: TokenStore) -> None:
     assert sorted(record.name for record in store.read()) == sorted(f"{a}-{b}" for a in range(4) for b in range(5))
 
 
-@contextlib.contextmanager
-def files_cannot_grow() -> Iterator[None]:
-    """No file of this process can pass 100 bytes, as on a full disk: the kernel refuses the write. Inside a test only:
-    its report may go to a file."""
-    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old_limit[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
-        signal.signal(signal.SIGXFSZ, old_handler)
-
-
 def test_a_full_disk_keeps_the_old_tokens(store: TokenStore) -> None:
     """A write that fails half-way changes nothing, leaves nothing behind and says so."""
     store.create("cam", ["infer"])
     before = store.path.read_bytes()
-    with files_cannot_grow(), pytest.raises(ConfigError, match="File too large; nothing was changed"):
+    with files_cannot_grow(100), pytest.raises(ConfigError, match="File too large; nothing was changed"):
         store.create("other", ["infer"])
     assert store.path.read_bytes() == before
     assert sorted(each.name for each in store.path.parent.iterdir()) == ["tokens.json", "tokens.json.lock"]

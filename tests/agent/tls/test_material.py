@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import resource
-import signal
 import ssl
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from inferd_agent.tls import HostNames, TlsMaterial
 HOST = HostNames.of(("localhost", "edge.lan"), ("127.0.0.1", "192.0.2.9"))
 UNIX = Listener("unix", path="/x")
 TCP = Listener("tcp", host="0.0.0.0", port=1)
+from tests.limits import files_cannot_grow
 
 
 class World:
@@ -209,31 +207,18 @@ def test_a_ca_key_kept_elsewhere_serves_until_renewal(world: World, folder: Path
         world.open(folder)
 
 
-@contextlib.contextmanager
-def full_disk() -> Iterator[None]:
-    """No file of this process can grow past 10 bytes. Inside a test only: its report may go to a file."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_full_disk_keeps_the_old_certificate(world: World, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A renewal that cannot be written is told, changes no file, and the valid certificate goes on, also at a start."""
     material = world.open(folder)
     before = {each.name: each.read_bytes() for each in folder.iterdir()}
     world.now += timedelta(days=80)
-    with full_disk():
+    with files_cannot_grow(10):
         assert not material.renew()
         world.open(folder)
     assert "cannot renew the certificate: File too large" in caplog.text
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
     world.now += timedelta(days=20)
-    with full_disk():
+    with files_cannot_grow(10):
         with pytest.raises(ConfigError, match="cannot write certificates: File too large"):
             material.renew()
         with pytest.raises(ConfigError, match="cannot write certificates"):

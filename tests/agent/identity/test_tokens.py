@@ -8,7 +8,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import 
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,9 @@ from hypothesis import strategies as st
 from inferd_agent.errors import ConfigError
 from inferd_agent.identity import TokenStore, parse_duration_s, parse_expiry_s
 from inferd_agent.identity.tokens import digest_of, new_token, token_id
+from tests.limits import files_cannot_grow
 
 NOW_S = 1_800_000_000.0
-from tests.limits import files_cannot_grow
 
 
 @pytest.fixture

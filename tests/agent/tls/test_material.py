@@ -7,7 +7,6 @@ import os
 import ssl
 import stat
 import subprocess
-from collections.abc import 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import pytest
 from inferd_agent.config import Listener
 from inferd_agent.errors import ConfigError
 from inferd_agent.tls import HostNames, TlsMaterial
+from tests.limits import files_cannot_grow
 
 HOST = HostNames.of(("localhost", "edge.lan"), ("127.0.0.1", "192.0.2.9"))
 UNIX = Listener("unix", path="/x")
 TCP = Listener("tcp", host="0.0.0.0", port=1)
-from tests.limits import files_cannot_grow
 
 
 class World:

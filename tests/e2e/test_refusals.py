@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -171,6 +172,7 @@ def test_garbage_on_the_port_harms_nobody(served: Served) -> None:
     assert ask(served, request("GET", "/v2/health/live"))[0] == 200
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_old_tls_is_refused(served: Served) -> None:
     """Only TLS 1.3 is spoken."""
     done = subprocess.run(

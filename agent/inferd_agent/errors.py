@@ -88,6 +88,7 @@ ANSWERS: dict[type[BaseException], Answer] = {
     RateLimited: Answer(429, "RESOURCE_EXHAUSTED"),
     domain.Cancelled: Answer(499, "CANCELLED"),
     domain.EngineFault: Answer(500, "INTERNAL"),
+    domain.Unsupported: Answer(501, "UNIMPLEMENTED"),
     domain.ModelNotReady: Answer(503, "UNAVAILABLE"),
     domain.Closed: Answer(503, "UNAVAILABLE"),
     domain.DeadlineExceeded: Answer(504, "DEADLINE_EXCEEDED"),

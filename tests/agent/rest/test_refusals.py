@@ -36,9 +36,10 @@ CASES: dict[str, tuple[bytes, int]] = {
     "gzip cut short": (request("POST", INFER, gzip.compress(BODY)[:-9], GZIP), 400),
     "gzip with a tail": (request("POST", INFER, gzip.compress(BODY) + b"x", GZIP), 400),
     "inflate bomb": (request("POST", INFER, gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"}), 413),
-    "load with parameters": (request("POST", "/v2/repository/models/mlp/load", b'{"parameters":{"config":"{}"}}'), 400),
+    "load with parameters": (request("POST", "/v2/repository/models/mlp/load", b'{"parameters":{"config":"{}"}}'), 501),
     "load of nobody": (request("POST", "/v2/repository/models/nobody/load"), 404),
-    "named repository": (request("POST", "/v2/repository/r/models/mlp/load"), 400),
+    "load in a named repository": (request("POST", "/v2/repository/r/models/mlp/load"), 501),
+    "unload in a named repository": (request("POST", "/v2/repository/r/models/mlp/unload", b"{}"), 501),
     "statistics of nobody": (request("GET", "/v2/models/nobody/stats"), 404),
     "odd expectation": (request("POST", INFER, b"", {"Content-Length": "9", "Expect": "tea"}), 400),
 }  # fmt: skip

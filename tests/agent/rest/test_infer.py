@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +122,14 @@ def test_parameters_are_taken_or_refused(served: Serving) -> None:
     assert served.post("/v2/models/mlp/infer", json_body(ROW, parameters=free)).status == 200
     reply = served.post("/v2/models/mlp/infer", json_body(ROW, parameters={"triton_x": 1}))
     assert (reply.status, "triton_x" in reply.error) == (400, True)
+
+
+def test_the_configured_deadline(serve: Callable[..., Serving], models: Path) -> None:
+    """server.request_timeout_s bounds requests that say nothing, and those that ask for more."""
+    serving = serve(models, request_timeout_s=0.001)
+    for parameters in ({}, {"timeout": 60_000_000}):
+        reply = serving.ask(infer_bytes("slow", np.ones((1, 512), np.float32), parameters=parameters))
+        assert (reply.status, "deadline" in reply.error) == (504, True)
 
 
 @pytest.mark.parametrize("is_header", [True, False])

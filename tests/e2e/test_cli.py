@@ -95,6 +95,21 @@ def test_infer_says_what_a_model_takes(here: Path) -> None:
     assert "[1,1,7,7]" in done.stderr
 
 
+def test_a_version_and_a_time_limit_may_be_named(here: Path) -> None:
+    """--version asks that version, which takes other shapes here; --timeout gives up."""
+    np.save(here / "eight.npy", np.zeros((1, 8), np.float32))
+    found = json.loads(inferd("infer", "versioned", "--version", 1, "--input", here / "eight.npy", "--json").stdout)
+    assert found["model_version"] == "1"
+    assert inferd("infer", "versioned", "--input", here / "eight.npy").returncode == 1
+    done = inferd("bench", "versioned", "--version", 1, "-d", 0.2, "--input", here / "eight.npy", "--json")
+    assert json.loads(done.stdout)["errors"] == {}
+    np.save(here / "wide.npy", np.zeros((1, 512), np.float32))
+    for command in ("infer", "bench"):
+        done = inferd(command, "slow", "--timeout", 0.001, "--input", here / "wide.npy")
+        assert done.returncode == 1
+        assert "0.001 s" in done.stderr or "deadline" in done.stderr
+
+
 def test_bench_closed_loop(here: Path) -> None:
     """Figures under stable keys; nothing but JSON on standard output, nothing on standard error."""
     done = inferd("bench", "digits", "-c", 4, "-d", 1, "--warmup", 0.1, "--json")

@@ -186,6 +186,14 @@ def test_rows_are_gathered_where_that_gains(engine: str, many_us: float, wishes:
     assert ("side by side" in why) == (rows == 1)
 
 
+def test_precision_and_device_reach_the_engine(tmp_path: Path) -> None:
+    """What the settings ask for is what the engine is opened with."""
+    engine = FakeEngine("openvino", ("cpu", "npu"), FakeSession([floats(-1, 2)], [floats(-1, 1)]))
+    planned = plan(told(2, ov=engine), tmp_path / "m.onnx", precision="bf16", device="npu")
+    assert (engine.asked[0].precision, engine.asked[0].device) == ("bf16", "npu")
+    assert (planned.plan.precision, planned.plan.device) == ("bf16", "npu")
+
+
 def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:
     """It runs once at a time, so it is opened again without threads of its own, and the first session is closed."""
     first, second = (FakeSession([floats(-1, 2)], [floats(-1, 1)]) for _ in range(2))

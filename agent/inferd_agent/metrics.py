@@ -40,7 +40,24 @@ class Counters:
         requests[key] = requests.get(key, 0) + 1
 
 
-class Metrics(Collector):
+class _Scrape(Collector):
+    """One scrape, as the library wants it; it has no description, since registering must not read the runtime."""
+
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        return self._collect()
+
+
+def _all(name: str) -> bool:
+    return True
+
+
+class Metrics:
     """Collects from the runtime and the counters."""
 
     def __init__(self, runtime: Runtime, *, clock: Callable[[], float] = time.time) -> None:
@@ -49,30 +66,25 @@ class Metrics(Collector):
         self.version = version("inferd")
         self._started_s = clock()
         self._held_bytes: list[Callable[[], int]] = []
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def watch(self, held_bytes: Callable[[], int]) -> None:
         """Add a front end's request bodies to the bytes in flight."""
         self._held_bytes.append(held_bytes)
 
-    def expose(self) -> tuple[str, bytes]:
-        """The content type and the text of one scrape."""
-        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+    def expose(self, sees: Callable[[str], bool] | None = None) -> tuple[str, bytes]:
+        """The content type and the text of one scrape, of the models that the caller sees; None: of all."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Scrape(lambda: self._collect(sees or _all)))
+        return CONTENT_TYPE_LATEST, generate_latest(registry)
 
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not read the runtime."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Everything, at this moment."""
+    def _collect(self, sees: Callable[[str], bool]) -> Iterator[Metric]:
         yield _family(GaugeMetricFamily, "build_info", "What runs.", {"version": self.version}, 1)
         yield _gauge("start_time_seconds", "When the daemon started, since the epoch.", self._started_s)
         yield from self._front_end()
         runtime = self._runtime
         yield from _figures(runtime.figures())
-        yield from _models(runtime.models())
-        yield from _statistics(runtime.stats())
+        yield from _models([each for each in runtime.models() if sees(each.name)])
+        yield from _statistics([each for each in runtime.stats() if sees(each.name)])
 
     def _front_end(self) -> Iterator[Metric]:
         counters = self.counters

@@ -245,11 +245,15 @@ class RestApp:
         call.connection.end_express(answer, call)
 
     def _may_keep(self, call: Call, answer: Answer) -> bool:
-        """Whether the connection goes on after this answer."""
+        """Whether the connection goes on after this answer.
+
+        Not where the caller asked for another protocol: the parser takes what follows for that one.
+        """
         message = call.message
-        return not (message.should_close or self._is_draining or answer.must_close or call.must_close) and (
-            call.payload.is_eof() or self._bodies.has_small_rest(call)
+        must_close = (
+            message.should_close or message.upgrade or self._is_draining or answer.must_close or call.must_close
         )
+        return not must_close and (call.payload.is_eof() or self._bodies.has_small_rest(call))
 
     def next_id(self) -> str:
         """A request id, unique as long as the daemon runs."""
@@ -337,5 +341,6 @@ class RestApp:
         return json_answer(self._about)
 
     async def _expose(self, call: Call, target: Target) -> Answer:
-        kind, body = self._metrics.expose()
+        principal = call.principal
+        kind, body = self._metrics.expose(None if principal is ANONYMOUS else principal.sees)
         return Answer(200, b"Content-Type: %b\r\n" % kind.encode(), (body,))

@@ -104,6 +104,7 @@ class Bodies:
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {self._timeout_s:g} s") from None
         except web.RequestPayloadError as error:
+            call.payload.feed_eof()  # nothing more will come: aiohttp is not to wait for the rest
             raise InvalidRequest(f"the body is malformed: {error}") from None
         call.must_close = False
         return body

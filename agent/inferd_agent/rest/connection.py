@@ -74,8 +74,8 @@ class Connection(web.RequestHandler):
     """One connection of a `Server`."""
 
     __slots__ = (
-        "_app", "_head_bytes", "_is_express", "_is_lingering", "_is_new", "_is_refused", "abandon", "head_since",
-        "is_busy", "peer", "write_timeout_s",
+        "_app", "_coming", "_head_bytes", "_is_express", "_is_lingering", "_is_new", "_is_refused", "abandon",
+        "head_since", "is_busy", "peer", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
@@ -86,6 +86,7 @@ class Connection(web.RequestHandler):
         self._is_express = False
         self._is_new = True
         self._is_lingering = False
+        self._coming: StreamReader | None = None
         self.head_since = 0.0
         self.is_busy = False
         self.abandon: Callable[[], object] | None = None
@@ -132,6 +133,8 @@ class Connection(web.RequestHandler):
                 self.head_since = self._loop.time()  # the next head, before the task sleeps again
             super().data_received(data)
             self._is_new = self._is_new and not self._messages
+            if self._coming is not None:
+                self._follow_body(self._coming)
             return
         self._is_lingering = False
         if self._is_express:
@@ -146,6 +149,27 @@ class Connection(web.RequestHandler):
         self._is_new = self._is_new and not self._messages
         if self._messages and not (len(self._messages) == 1 and self._goes_express()):
             waiter.set_result(None)
+
+    def expect_body(self, body: StreamReader) -> None:
+        """aiohttp took a request whose body is still to come."""
+        self._coming = body
+
+    def _follow_body(self, body: StreamReader) -> None:
+        """Two things aiohttp leaves undone for such a body. Its parser counts the request as waiting only when the body
+        has ended, after it was taken, and so would stop for good some requests later. A body that turns out to be no
+        HTTP is told to nobody who reads it."""
+        parser = self._parser
+        if parser is None:
+            self._coming = None
+        elif body.is_eof():
+            self._coming = None
+            if _COUNTS_REQUESTS:
+                parser.message_consumed()
+                if not self._buffer_paused:
+                    super().data_received(b"")  # where the parser stopped too early, it goes on
+        elif self.is_busy and self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+            self._coming = None
+            body.set_exception(web.RequestPayloadError(self._messages[-1][0].message.split("\n", 1)[0].rstrip(":")))
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """aiohttp resumes after every read of a body; where nothing was paused there is nothing to parse again."""
@@ -256,6 +280,19 @@ class Connection(web.RequestHandler):
         return cast(web.StreamResponse, error_answer(status, f"not HTTP as it should be: {text}", must_close=True))
 
 
+def _call(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    connection: Connection,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> Call:
+    """The request that aiohttp's task has just taken."""
+    if not payload.is_eof():
+        connection.expect_body(payload)
+    return Call(message, payload, connection, writer, task)
+
+
 class Server(web.Server):
     """aiohttp's low-level server, with our connections and requests."""
 
@@ -263,7 +300,7 @@ class Server(web.Server):
         limits = app.limits
         super().__init__(
             cast(Any, app.handle),
-            request_factory=cast(Any, Call),
+            request_factory=cast(Any, _call),
             handler_cancellation=True,
             loop=loop,
         )

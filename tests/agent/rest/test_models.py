@@ -84,3 +84,14 @@ def test_metrics(served: Serving) -> None:
     assert samples["inferd_inferences_total", mlp] == samples["inferd_inference_latency_seconds_count", mlp] >= 1
     assert samples["inferd_model_state", (("model", "mlp"), ("state", "ready"), ("version", "1"))] == 1
     assert samples["inferd_connections_open", ()] >= 1
+
+
+def test_metrics_tell_a_limited_caller_of_its_models_only(served: Serving) -> None:
+    """Figures of models that a token does not cover are left out; the daemon's own are there."""
+    token, _ = served.tokens.create("scraper", ("read",), models=("ml*",))
+    served.identity.reload()
+    reply = served.get("/metrics", {"Authorization": f"Bearer {token}"}, tcp=True)
+    families = list(text_string_to_metric_families(reply.body.decode()))
+    models = {sample.labels["model"] for family in families for sample in family.samples if "model" in sample.labels}
+    assert models == {"mlp"}
+    assert "inferd_connections_open" in {family.name for family in families}

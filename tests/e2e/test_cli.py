@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from inferd_agent.demo import held_out
+from tests import onnx_models
 from tests.e2e.conftest import Served
-from tests.e2e.daemon import INFERD
+from tests.e2e.daemon import INFERD, Daemon
 
 DIGITS = held_out()
 
@@ -51,6 +52,20 @@ def test_models_tells_everything_of_one(here: Path) -> None:
     assert found["state"] == "READY"
     assert found["quantisation"]["kind"] == "int8"
     assert {"engine", "device", "reason", "vetoes"} <= set(found["plan"])
+
+
+def test_models_that_openvino_refuses_serve_in_onnxruntime(fresh: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QOperator files and per-channel QDQ of opset 11: they serve, and `inferd models` shows OpenVINO's reason."""
+    onnx_models.qoperator(fresh.models / "qoperator.onnx")
+    onnx_models.qdq_per_channel(fresh.models / "qdq11.onnx", opset=11)
+    fresh.start()
+    monkeypatch.setenv("INFERD_URL", fresh.url)
+    for name, reason in (("qoperator", "QGemm"), ("qdq11", "")):
+        shown = inferd("models", name).stdout
+        assert re.search(rf"^  not openvino cpu +.*{reason}", shown, re.MULTILINE), shown
+        assert re.search(r"^  engine +onnxruntime on cpu", shown, re.MULTILINE), shown
+        with fresh.client() as client:
+            assert client.infer(name, {"x": np.ones((2, 16), np.float32)})["y"].shape == (2, 4)
 
 
 def test_infer_reads_an_image_and_ranks(here: Path) -> None:

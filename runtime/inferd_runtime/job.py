@@ -6,7 +6,6 @@ the submitter again. Only `cancel()` may be called by another thread meanwhile. 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,7 +73,3 @@ class Job:
     def cancel(self) -> None:
         """The caller left: drop the job at the next stop. Never harms the batch it may already be part of."""
         self.is_cancelled = True
-
-    def is_late(self, now_ns: int | None = None) -> bool:
-        """Whether the deadline has passed."""
-        return self.deadline_ns is not None and (now_ns or time.monotonic_ns()) > self.deadline_ns

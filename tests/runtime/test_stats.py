@@ -80,15 +80,6 @@ def test_counting_from_many_threads_loses_nothing() -> None:
     assert stats.snapshot().success_count == 2000
 
 
-def test_a_job_knows_when_it_is_late() -> None:
-    """Late is after the deadline, not at it; without one never."""
-    job = Job("m", {}, deadline_ns=100)
-    assert not job.is_late(100)
-    assert job.is_late(101)
-    assert job.is_late()
-    assert not Job("m", {}).is_late()
-
-
 def test_cancelling_only_marks() -> None:
     """A cancelled job is dropped at the next stop; nothing else of it changes."""
     job = Job("m", {}, request_id="r")

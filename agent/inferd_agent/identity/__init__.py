@@ -73,11 +73,6 @@ class Identity:
         """Read the tokens again if their file has changed; to be called every second or so. True if it had."""
         return self._tokens.follow()
 
-    @property
-    def token_count(self) -> int:
-        """How many tokens there are."""
-        return len(self._tokens)
-
     def _identify(self, authorization: str | None, peer: PeerCredentials | None) -> Principal:
         if authorization is not None:
             return self._tokens.verify(authorization)

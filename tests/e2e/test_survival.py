@@ -84,7 +84,7 @@ def test_descriptors_run_out_and_come_back(fresh: Daemon) -> None:
             except BlockingIOError:
                 break
         assert fresh.process is not None
-        time.sleep(1.0)
+        until(lambda: fresh.open_files() >= 95)
         before = cpu_s(fresh.process.pid)
         time.sleep(1.0)
         assert cpu_s(fresh.process.pid) - before < 0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import ssl
 import stat
 import subprocess
@@ -80,6 +81,7 @@ def test_the_first_start_makes_a_ca_that_clients_can_trust(world: World, folder:
     assert material.context_for(Listener("unix", path="/x", tls=False)) is None
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_agrees(world: World, folder: Path) -> None:
     """The openssl program verifies the chain strictly for a server."""
     world.open(folder)

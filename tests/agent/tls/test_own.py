@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from inferd_agent.config import Listener
 from inferd_agent.errors import ConfigError
@@ -20,16 +23,30 @@ TCP = Listener("tcp", host="0.0.0.0", port=1)
 
 
 def _make(folder: Path, name: str = "own.example", days: int = 30) -> tuple[str, str]:
-    """A self-signed certificate and its key, made by openssl."""
+    """A self-signed RSA certificate and its key, as `openssl req -x509` makes them."""
     folder.mkdir(exist_ok=True)
     cert, key = folder / "own.crt", folder / "own.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert), "-days",
-         str(days), "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    private = rsa.generate_private_key(65537, 2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key())
+    certificate = (
+        x509.CertificateBuilder(subject, subject, private.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=days))
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(_pem(private, serialization.NoEncryption()))
     key.chmod(0o640)
     return str(cert), str(key)
+
+
+def _pem(private: rsa.RSAPrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
+    return private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def _open(folder: Path, now: datetime | None = None, **more: str) -> TlsMaterial:
@@ -84,10 +101,7 @@ def test_unusable_certificates_stop_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every user can read this private key"):
         _open(state, cert=cert, key=key)
     locked = tmp_path / "locked.key"
-    subprocess.run(
-        ["openssl", "pkcs8", "-topk8", "-in", key, "-out", str(locked), "-passout", "pass:x"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    locked.write_bytes(_pem(rsa.generate_private_key(65537, 2048), serialization.BestAvailableEncryption(b"x")))
     locked.chmod(0o600)
     with pytest.raises(ConfigError, match="is encrypted"):
         _open(state, cert=cert, key=str(locked))

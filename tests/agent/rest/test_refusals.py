@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from inferd_runtime import Job
 from tests.agent.rest.serving import ROW, Serving, infer_bytes, infer_parts, read_reply, request
 
 INFER = "/v2/models/mlp/infer"
@@ -107,6 +108,25 @@ def test_who_may(served: Serving) -> None:
     listed = served.post("/v2/repository/index", b"", bearer, tcp=True).json()
     assert {entry["name"] for entry in listed} == {"mlp"}
     assert served.get("/v2/models/stats", bearer, tcp=True).json()["model_stats"][0]["name"] == "mlp"
+
+
+def test_a_tokens_rate_and_priority_count(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its jobs carry its priority; what is over its rate is refused with the time to come back."""
+    token, _ = served.tokens.create("urgent", ("infer",), rate_per_s=0.1, burst=1, priority=7)
+    served.identity.reload()
+    seen: list[int] = []
+    submit = served.runtime.submit
+
+    def spy(job: Job) -> None:
+        seen.append(job.priority)
+        submit(job)
+
+    monkeypatch.setattr(served.runtime, "submit", spy)
+    data = infer_bytes("mlp", ROW, {"Authorization": f"Bearer {token}"})
+    assert (served.ask(data).status, seen) == (200, [7])
+    reply = served.ask(data)
+    assert (reply.status, "over the rate of 0.1 requests/s" in reply.error) == (429, True)
+    assert 1 <= int(reply.headers["retry-after"]) <= 10
 
 
 def test_strangers_bodies_are_not_read(served: Serving) -> None:

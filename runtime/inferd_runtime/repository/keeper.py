@@ -171,7 +171,7 @@ class Keeper:
                 return None
             model.settings_seen, model.settings_error = seen, None
             try:
-                model.settings = read_settings(files.settings)
+                model.settings = read_settings(files.settings, self._roots)
             except InvalidModel as error:
                 model.settings_error = error
         if model.settings_error is None:

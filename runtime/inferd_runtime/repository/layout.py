@@ -211,9 +211,7 @@ def _advice(name: str, entries: Sequence[os.DirEntry[str]]) -> str:
 def _version(name: str, version: int, folder: Path, inside: Sequence[Path]) -> VersionFiles | None:
     """The version in `folder`, None when it is empty. Raises InvalidModel."""
     _check_inside(folder, inside)
-    files = tuple(_walk(folder, inside, MAX_DEPTH))
-    if len(files) > MAX_VERSION_FILES:
-        raise InvalidModel(f"{name}/{version} holds more than {MAX_VERSION_FILES} files")
+    files = tuple(_walk(folder, inside))
     if not files:
         return None
     variants: dict[str, Path] = {}
@@ -251,25 +249,28 @@ def _bare_model(root: Path, name: str, path: Path, inside: Sequence[Path]) -> Mo
     return ModelFiles(name, root, settings, {1: files})
 
 
-def _walk(folder: Path, inside: Sequence[Path], depth: int) -> Iterator[Path]:
-    """Every regular file below `folder`, at most one more than a version may have. Raises InvalidModel."""
+def _walk(folder: Path, inside: Sequence[Path]) -> Iterator[Path]:
+    """Every regular file below `folder`. Raises InvalidModel, also where there is too much to look at: symlinks to
+    folders can make more of a few entries than anybody could list."""
     count = 0
-    for entry in _entries(folder):
-        path = Path(entry.path)
-        _check_inside(path, inside)
-        if entry.is_dir():
-            found: Iterator[Path] = _walk(path, inside, depth - 1) if depth > 0 else iter(())
-        elif entry.is_file():
-            found = iter((path,))
-        elif _MODEL_FILE.fullmatch(entry.name):
-            raise InvalidModel(f"{entry.name} is not a regular file")
-        else:
-            continue
-        for file in found:
-            yield file
+    waiting = [(folder, MAX_DEPTH)]
+    while waiting:
+        here, depth = waiting.pop()
+        for entry in _entries(here):
             count += 1
             if count > MAX_VERSION_FILES:
-                return
+                raise InvalidModel(
+                    f"{folder.parent.name}/{folder.name} holds more than {MAX_VERSION_FILES} files and folders"
+                )
+            path = Path(entry.path)
+            _check_inside(path, inside)
+            if _is_folder(entry):
+                if depth > 0:
+                    waiting.append((path, depth - 1))
+            elif entry.is_file():
+                yield path
+            elif _MODEL_FILE.fullmatch(entry.name):
+                raise InvalidModel(f"{entry.name} is not a regular file")
 
 
 def _check_inside(path: Path, inside: Sequence[Path]) -> None:

@@ -103,8 +103,8 @@ class Repository:
             self._watcher.start()
 
     def wait_loaded(self, timeout_s: float) -> bool:
-        """Whether the first round of loading was over within `timeout_s`."""
-        return self._first_round.wait(timeout_s)
+        """Whether the first round of loading was over within `timeout_s`; a close ends the wait."""
+        return self._first_round.wait(timeout_s) and not self._is_closing
 
     def is_ready(self) -> bool:
         """The first round is over, and every model that failed or is loading has another version that serves."""
@@ -176,6 +176,7 @@ class Repository:
         """
         with self._order_lock:
             self._is_closing = True
+        self._first_round.set()  # whoever waits for it must not keep the daemon from ending
         self._watcher.stop()
         self._wake.set()
         if self._thread.is_alive():

@@ -7,7 +7,10 @@ without the file has the defaults. Nothing here touches the model itself.
 from __future__ import annotations
 
 import difflib
+import os
+import stat
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
@@ -18,10 +21,12 @@ from inferd_runtime.errors import InvalidModel
 from inferd_runtime.planning.plan import Wishes
 
 MAX_SETTINGS_BYTES = 64 << 10
+# A key of n parts costs the parser n * n steps and pointers; no settings have more than two.
+MAX_LINE_DOTS = 64
 
 _VersionNumber = Annotated[int, Meta(ge=1, le=999_999_999)]
 _VersionList = Annotated[tuple[_VersionNumber, ...], Meta(min_length=1, max_length=100)]
-_LabelFiles = dict[str, Annotated[str, Meta(min_length=1, max_length=255)]]
+_LabelFiles = dict[str, Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]]
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,15 +88,24 @@ _OPTIONAL: dict[str, Any] = {
 }
 
 
-def read_settings(path: Path) -> ModelSettings:
-    """The settings in `path`, or the defaults where there is no such file. Raises InvalidModel."""
+def read_settings(path: Path, inside: Sequence[Path]) -> ModelSettings:
+    """The settings in `path`, or the defaults where there is no such file. Raises InvalidModel.
+
+    A symlink that leads out of all the folders `inside` is refused, and so is what is no regular file.
+    """
     try:
-        with path.open("rb") as file:
+        if path.is_symlink() and not any(path.resolve().is_relative_to(root.resolve()) for root in inside):
+            raise InvalidModel(f"{path.name} is a symlink that leads out of the repository")
+        # Opening a pipe waits for its other end otherwise.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidModel(f"{path.name} is not a regular file")
             data = file.read(MAX_SETTINGS_BYTES + 1)
     except FileNotFoundError:
         return ModelSettings()
-    except OSError as error:
-        raise InvalidModel(f"{path.name} cannot be read: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it leads in a circle"
+        raise InvalidModel(f"{path.name} cannot be read: {reason}") from None
     if len(data) > MAX_SETTINGS_BYTES:
         raise InvalidModel(f"{path.name} is larger than {MAX_SETTINGS_BYTES} bytes")
     return parse_settings(data, path.name)
@@ -99,6 +113,9 @@ def read_settings(path: Path) -> ModelSettings:
 
 def parse_settings(data: bytes, place: str) -> ModelSettings:
     """Settings from the bytes of a file called `place` in messages. Raises InvalidModel."""
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.count(b".") > MAX_LINE_DOTS and not line.lstrip().startswith(b"#"):
+            raise InvalidModel(f"{place}: line {number} has more than {MAX_LINE_DOTS} dots")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:

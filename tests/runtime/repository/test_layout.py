@@ -176,6 +176,18 @@ def test_bounds(tmp_path: Path) -> None:
     assert str(MAX_VERSION_FILES) in scan([tmp_path]).models["big"].unfit[1].reason
 
 
+@pytest.mark.timeout(10)
+def test_a_maze_of_links_is_not_walked(tmp_path: Path) -> None:
+    """Links to the folder that they lie in multiply with every level; the version is refused, and soon."""
+    put(tmp_path / "good.onnx")
+    (tmp_path / "maze" / "1").mkdir(parents=True)
+    for number in range(200):
+        (tmp_path / "maze" / "1" / f"l{number}").symlink_to(".")
+    layout = scan([tmp_path])
+    assert str(MAX_VERSION_FILES) in layout.models["maze"].unfit[1].reason
+    assert layout.models["good"].versions
+
+
 def test_unreadable_root_is_not_an_empty_root(tmp_path: Path) -> None:
     """A root that cannot be listed is told apart from one that holds nothing."""
     put(tmp_path / "root")

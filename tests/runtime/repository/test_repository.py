@@ -505,3 +505,13 @@ def test_close_answers_everybody(stage: Stage) -> None:
     assert stage.repository.models() == ()
     with pytest.raises(Closed):
         stage.repository.load("m")
+
+
+def test_close_ends_the_wait_for_the_first_round(stage: Stage) -> None:
+    """Whoever waits for the first models when the daemon stops is let go at once."""
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(stage.repository.wait_loaded(30)))
+    waiting.start()
+    stage.repository.close()
+    waiting.join(5)
+    assert found == [False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -43,7 +44,7 @@ def test_every_key_is_read() -> None:
 
 def test_no_file_means_defaults(tmp_path: Path) -> None:
     """A model needs no settings."""
-    assert read_settings(tmp_path / "model.toml") == parse_settings(b"", "model.toml") == ModelSettings()
+    assert read_settings(tmp_path / "model.toml", (tmp_path,)) == parse_settings(b"", "model.toml") == ModelSettings()
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("theads", "threads"), ("maxbatch", "max_batch"), ("Engine", "engine")])
@@ -89,7 +90,46 @@ def test_no_toml_no_text_and_too_much(tmp_path: Path) -> None:
     path = tmp_path / "model.toml"
     path.write_bytes(b"#" * (MAX_SETTINGS_BYTES + 1))
     with pytest.raises(InvalidModel, match="larger than"):
-        read_settings(path)
+        read_settings(path, (tmp_path,))
+
+
+@pytest.mark.timeout(10)
+def test_only_regular_files_of_the_repository_are_read(tmp_path: Path) -> None:
+    """A pipe keeps nobody waiting, a link out of the repository tells nothing of its target, one inside is fine."""
+    root = tmp_path / "models"
+    (root / "m").mkdir(parents=True)
+    path = root / "m" / "model.toml"
+    os.mkfifo(path)
+    with pytest.raises(InvalidModel, match="not a regular file"):
+        read_settings(path, (root,))
+    path.unlink()
+    (tmp_path / "secret.toml").write_text("password = 1")
+    path.symlink_to(tmp_path / "secret.toml")
+    with pytest.raises(InvalidModel, match="leads out of the repository"):
+        read_settings(path, (root,))
+    path.unlink()
+    (root / "common.toml").write_text("streams = 3")
+    path.symlink_to(root / "common.toml")
+    assert read_settings(path, (root,)).streams == 3
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(InvalidModel, match="cannot be read"):
+        read_settings(path, (root,))
+
+
+@pytest.mark.timeout(10)
+def test_keys_of_very_many_parts_are_refused_unparsed() -> None:
+    """The parser would take gigabytes for them; dots in a comment harm nobody."""
+    for key in ("a" + ".a" * 30_000, '"#"' + ".a" * 30_000, "[a" + ".a" * 30_000 + "]"):
+        with pytest.raises(InvalidModel, match="dots"):
+            parse_settings(f"{key} = 1".encode(), "model.toml")
+    assert parse_settings(b"  # " + b"." * 500 + b"\nstreams = 2", "model.toml").streams == 2
+
+
+def test_label_files_have_names_that_files_can_have() -> None:
+    """A zero byte in a name would make every look at the file fail."""
+    with pytest.raises(InvalidModel, match="labels"):
+        parse_settings(b'[labels]\ny = "a\\u0000b"', "model.toml")
 
 
 @given(st.text(max_size=400))

@@ -73,7 +73,7 @@ class Models(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         _key("Model folders.", flag="--models", shown="`models` in the state folder"),
     ] = ()
-    watch: Annotated[bool, _key("Follow changes in the model folders.")] = True
+    watch: Annotated[bool, _key("Follow changes in the model folders; else a request to load or unload looks.")] = True
     load: Annotated[Literal["all", "none"], _key("What to load at the start; `none` waits for requests to load.")] = (
         "all"
     )

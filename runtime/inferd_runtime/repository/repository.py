@@ -217,7 +217,9 @@ class Repository:
         while not self._is_closing:
             self._wake.clear()
             try:
-                pause_s = self.step()
+                pause_s: float | None = self.step()
+                if not self._is_watching and pause_s == self._rescan_s:
+                    pause_s = None  # unwatched folders are looked at when somebody asks
             except Exception as error:
                 log.exception("looking after the repository failed; it goes on")
                 self._give_up(LoadFailed(f"looking after the repository failed: {type(error).__name__}: {error}"))

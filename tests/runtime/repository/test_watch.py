@@ -143,17 +143,33 @@ def test_a_slow_copy_is_taken_once_and_whole(root: Path, tmp_path: Path) -> None
     live.close()
 
 
-def test_a_rescan_finds_what_no_watch_tells(tmp_path: Path, root: Path) -> None:
-    """Without any watch the periodic look finds changes all the same."""
+def test_a_rescan_finds_what_no_watch_tells(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the watch tells nothing the periodic look finds changes all the same."""
+    monkeypatch.setattr(Watcher, "start", lambda self: None)
     opener = Opener()
-    repository = Repository(
-        [root], open_version=opener, cache_dir=tmp_path / "c", watch=False, settle_s=0.05, rescan_s=0.05
-    )
+    repository = Repository([root], open_version=opener, cache_dir=tmp_path / "c", settle_s=0.05, rescan_s=0.05)
     repository.start()
     onnx_models.identity(root / "m.onnx")
     eventually(lambda: opener.opened == [("m", 1)])
     repository.close()
     assert opener.all[0].is_closed
+
+
+def test_unwatched_folders_are_looked_at_when_asked(tmp_path: Path, root: Path) -> None:
+    """With watch=False the first look loads what is there; what comes later waits for a request to load."""
+    onnx_models.identity(root / "first.onnx")
+    opener = Opener()
+    repository = Repository(
+        [root], open_version=opener, cache_dir=tmp_path / "c", watch=False, settle_s=0.05, rescan_s=0.1
+    )
+    repository.start()
+    eventually(lambda: opener.opened == [("first", 1)])
+    onnx_models.identity(root / "later.onnx")
+    threading.Event().wait(0.5)
+    assert opener.opened == [("first", 1)]
+    repository.load("later")
+    assert opener.opened == [("first", 1), ("later", 1)]
+    repository.close()
 
 
 def test_where_watching_fails_folders_are_looked_through(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,10 @@ class TokenStore:
     def read(self) -> tuple[TokenRecord, ...]:
         """All records; none if there is no file yet. ConfigError if the file cannot be used."""
         try:
-            with self.path.open("rb") as file:
+            # Opening a pipe waits for its other end otherwise, and nothing would be read ever after.
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ConfigError(f"{self.path}: not a regular file; no token is accepted")
                 data = file.read(_MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             return ()

@@ -184,3 +184,12 @@ def test_the_file_is_plain_json(store: TokenStore) -> None:
     assert tree["format"] == 1
     assert tree["tokens"][0]["name"] == "cam"
     assert token_id(new_token("0123abcd")) == "0123abcd"
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_place_of_the_file_keeps_nobody_waiting(store: TokenStore) -> None:
+    """What is no regular file is refused at once, so that the file is followed again when it is back."""
+    store.path.parent.mkdir()
+    os.mkfifo(store.path)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        store.read()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import logging
 import os
@@ -102,8 +103,14 @@ class Daemon:
         try:
             make_private_folder(state)
             make_private_folder(Path(config.state.cache_dir))
+            self._state_lock = (state / "lock").open("a")  # held as long as this daemon lives
+            fcntl.flock(self._state_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"state.dir {state}: another daemon uses it; give this one its own with --state"
+            ) from None
         except OSError as error:
-            raise ConfigError(f"state.dir {state}: cannot be made: {error.strerror}") from error
+            raise ConfigError(f"state.dir {state}: cannot be used: {error.strerror}") from error
         return TlsMaterial(state / "tls", names=config.tls.names, cert=config.tls.cert, key=config.tls.key)
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:

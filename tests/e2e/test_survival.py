@@ -199,14 +199,15 @@ def test_kill_9_and_restart_on_the_stale_socket(fresh: Daemon) -> None:
         client.infer("mlp", {"x": np.zeros((1, 64), np.float32)})
 
 
-def test_two_daemons_cannot_share_a_socket(fresh: Daemon) -> None:
-    """A second daemon on a socket in use stops with an error that names it; the first serves on."""
+@pytest.mark.parametrize("shared", ["socket", "state"])
+def test_two_daemons_share_nothing(fresh: Daemon, shared: str) -> None:
+    """A second daemon on a socket or a state folder in use stops with an error that names it; the first serves on."""
     fresh.start()
-    done = fresh.cli(
-        "serve", "--models", str(fresh.models), "--state", str(fresh.folder / "other"), "--listen", fresh.url
-    )
+    url = fresh.url if shared == "socket" else f"unix:{fresh.folder}/other.sock"
+    state = fresh.state if shared == "state" else fresh.folder / "other"
+    done = fresh.cli("serve", "--models", str(fresh.models), "--state", str(state), "--listen", url)
     assert done.returncode != 0
-    assert str(fresh.socket) in done.stderr
+    assert str(fresh.socket if shared == "socket" else fresh.state) in done.stderr
     with fresh.client() as client:
         assert works(client)
 

@@ -65,7 +65,10 @@ class Keeper:
     def tend(self, is_interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Bring every model to what is wanted; True when something has to be looked at again soon."""
         for name in sorted(self._models):
-            self._tend(self._models[name])
+            try:
+                self._tend(self._models[name])
+            except Exception as error:  # what nobody foresaw in one model must not keep the others from serving
+                self._surprised(self._models[name], error)
             if is_interrupted():
                 self.publish()
                 return True
@@ -74,6 +77,13 @@ class Keeper:
         self._settling.keep(keys)
         self.publish()
         return any(model.is_waiting for model in self._models.values())
+
+    def _surprised(self, model: Model, error: Exception) -> None:
+        """The model keeps what it serves of it; the rest is FAILED until something changes."""
+        log.exception("model %s cannot be looked after", model.name)
+        for entry in model.entries.values():
+            entry.error = LoadFailed(f"{type(error).__name__}: {error}")
+            entry.rest(State.FAILED, f"an error nobody foresaw ({entry.error}); the daemon's log has more")
 
     def publish(self) -> None:
         """Let everybody see how things stand."""

@@ -9,6 +9,7 @@ import pytest
 
 from inferd_runtime.errors import Closed, EngineFault, InvalidModel, LoadFailed, ModelNotFound, ModelNotReady
 from inferd_runtime.job import Job
+from inferd_runtime.repository import keeper
 from inferd_runtime.repository.layout import VersionFiles
 from inferd_runtime.spec import State
 from tests import onnx_models
@@ -39,6 +40,26 @@ def test_a_model_is_served_and_described(stage: Stage) -> None:
     assert stage.repository.versions("m") == (1,)
     assert stage.repository.wait_loaded(0)
     assert stage.repository.is_ready()
+
+
+def test_a_surprise_in_one_model_stops_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking after a model fails in a way nobody foresaw, it is FAILED with the reason and the rest serve."""
+
+    def surprised(folder: object, roots: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    stage.install("a", 1)
+    stage.install("b", 1)
+    stage.settings("a", "max_batch = 8")
+    broken = stage.root / "a" / "model.toml"
+    real = keeper.read_settings
+    monkeypatch.setattr(
+        keeper, "read_settings", lambda path, roots: (surprised if path == broken else real)(path, roots)
+    )
+    stage.settle()
+    assert stage.states("a") == {1: "FAILED"}
+    assert "nobody foresaw this" in stage.repository.describe("a").reason
+    assert stage.states("b") == {1: "READY"}
 
 
 def test_nothing_is_known_of_an_unknown_model(stage: Stage) -> None:

@@ -30,7 +30,8 @@ dev: $(VENV)/.dev  ## the same, with everything the tests need
 demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
 	@$(BIN)/inferd demo
 
-test: lint types unit  ## lint, types and all tests
+test: lint  ## lint, types and all tests
+	@$(MAKE) --no-print-directory -j2 types unit
 
 check: lint types  ## lint and types
 

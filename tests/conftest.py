@@ -13,24 +13,25 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from inferd_runtime.engines.quiet import silence_telemetry
 
 
-@pytest.fixture(autouse=True)
-def loop_is_never_blocked(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+@pytest.fixture(autouse=True, scope="session")
+def loop_is_never_blocked() -> Iterator[BlockBuster]:
     """A blocking call made by our packages on a running event loop raises `BlockingError`."""
     with blockbuster_ctx(scanned_modules=["inferd", "inferd_agent", "inferd_runtime"]) as detector:
         yield detector
 
 
-@pytest.fixture(autouse=True)
-def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True, scope="session")
+def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the user's own configuration, state or sockets."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"):
-        folder = home / name.removeprefix("XDG_").lower()
-        folder.mkdir(mode=0o700)
-        monkeypatch.setenv(name, str(folder))
-    for name in ("INFERD_URL", "INFERD_TOKEN", "INFERD_CA"):
-        monkeypatch.delenv(name, raising=False)
-    return home
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"):
+            folder = home / name.removeprefix("XDG_").lower()
+            folder.mkdir(mode=0o700)
+            patch.setenv(name, str(folder))
+        for name in ("INFERD_URL", "INFERD_TOKEN", "INFERD_CA"):
+            patch.delenv(name, raising=False)
+        yield home
 
 
 def pytest_configure(config: pytest.Config) -> None:

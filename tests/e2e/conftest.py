@@ -28,7 +28,7 @@ class Served:
         return f"https://127.0.0.1:{self.port}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """digits, mlp, slow, no_batch, fixed_batch, strings, wide, faulting, and two versions of versioned."""
     folder = tmp_path_factory.mktemp("d")

@@ -147,7 +147,7 @@ def test_the_log_has_its_level_and_format(odd: tuple[Daemon, int]) -> None:
 
 def test_a_stop_waits_only_so_long(fresh: Daemon) -> None:
     """server.drain_s: what is not answered by then is given up, and the log says so."""
-    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=1024)
+    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=384)
     fresh._env["INFERD_SERVER_DRAIN_S"] = "0.1"
     fresh.start()
 

@@ -36,12 +36,28 @@ class Veto:
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """Another way to run the same compiled file: for an empty queue, say, where one request may have all cores.
+
+    `rows` > 0: compiled for exactly so many rows. `run_us` is the median of one-row runs.
+    """
+
+    streams: int
+    threads: int
+    batch: int
+    rows: int
+    run_us: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a version is run on this machine, and why.
 
     A batch takes `threads` permits of the core budget; `streams` batches may run at once; a batch gathers up to
     `batch` rows (0: the model has no batch dimension, every job runs alone). `inline` batches run on the submitting
-    thread. `run_us` is the median of one-row warm-up runs.
+    thread. `run_us` is the median of one-row warm-up runs. `rows` > 0: the session is compiled for exactly so many.
+    `idle` is how a lone request runs, where that was measured to be faster. `curve` has (rows, median microseconds of
+    one run), ascending; empty where it was not measured.
     """
 
     engine: str
@@ -55,6 +71,9 @@ class Plan:
     run_us: float
     reason: str
     vetoes: tuple[Veto, ...] = ()
+    rows: int = 0
+    idle: Shape | None = None
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

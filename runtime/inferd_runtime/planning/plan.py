@@ -14,6 +14,7 @@ from inferd_runtime.engines import Engine, Session
 from inferd_runtime.spec import ModelSpec, Plan
 
 AUTO = "auto"
+LATENCY, THROUGHPUT, BALANCED = OBJECTIVES = ("latency", "throughput", "balanced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Ground:
 
     `has_cuda_gpu`: the probe found an NVIDIA GPU; `cuda_refusal` is why we may not open it, empty when we may. `engine`
     and `inline` are the daemon's own settings: a model's engine overrules the first, and "off" is final in the second.
+    `objective` is what a measured plan strives for where the model does not say; `machine_digest` names the hardware
+    that measurements hold for.
     """
 
     engines: Mapping[str, Engine]
@@ -32,13 +35,16 @@ class Ground:
     engine: str = AUTO
     inline: str = AUTO
     cache_dir: Path | None = None
+    objective: str = BALANCED
+    machine_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a model's settings ask for; zeros, "auto" and None leave the choice to the rule.
+    """What a model's settings ask for; zeros, "auto", "" and None leave the choice to the rule.
 
-    `max_batch` 0 means that the first dimension is not a batch, though.
+    `max_batch` 0 means that the first dimension is not a batch, though. `metric` and `tolerance` (0: by the kind of
+    output) bound how far a candidate's answers may stray. `isolation` "process" keeps the session in a child process.
     """
 
     variant: str | None = None
@@ -50,12 +56,20 @@ class Wishes:
     max_batch: int | None = None
     batch: int = 0
     inline: str = AUTO
+    objective: str = ""
+    isolation: str = "none"
+    metric: str = AUTO
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An open, warm session with its plan; the receiver owns the session and closes it."""
+    """Open, warm sessions with their plan; the receiver owns the sessions and closes them.
+
+    `idle_session` is there where the plan has an `idle` shape.
+    """
 
     plan: Plan
     spec: ModelSpec
     session: Session
+    idle_session: Session | None = None

@@ -23,8 +23,8 @@ Array = np.ndarray[Any, Any]
 class SessionOptions:
     """How to compile: `device` as the engine names it in `Engine.devices`, `streams` concurrent runs of `threads` each.
 
-    `precision` is "auto" (the engine's default), "f32", "bf16" or "f16". `cache_dir` may hold compiled models. `rows` > 0
-    compiles for exactly so many rows; the session still takes any number of them.
+    `precision` is "auto" (the engine's default), "f32", "bf16" or "f16". `cache_dir` may hold compiled models. `rows` >
+    0 compiles for exactly so many rows; the session still takes any number of them.
     """
 
     device: str = "cpu"

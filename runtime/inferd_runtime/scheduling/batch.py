@@ -2,7 +2,8 @@
 
 A batch of one job hands its arrays to the engine as they are; more jobs are copied once into slabs that belong to the
 worker and are reused. Answers are views on the engine's own output arrays, which are never reused.
-When a batch of several jobs fails, each job runs again alone, once, so that the one at fault fails alone.
+When a batch of several jobs fails, each job runs again alone, once, so that the one at fault fails alone. A session
+that is gone (ModelNotReady) fails its whole batch: a second run would only meet the next death.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from inferd_runtime.engines import Session
-from inferd_runtime.errors import EngineFault, InvalidRequest
+from inferd_runtime.errors import EngineFault, InvalidRequest, ModelNotReady
 from inferd_runtime.job import Array, Job
 from inferd_runtime.scheduling.queue import is_dead
 from inferd_runtime.spec import ModelSpec
@@ -78,6 +79,9 @@ class Runner:
             return True
         try:
             self._run_together(jobs)
+        except ModelNotReady as gone:
+            self._fail(jobs, gone)
+            return False
         except (EngineFault, InvalidRequest) as fault:
             _log.warning("a batch of %d requests failed, so each runs again alone: %s", len(jobs), fault)
             for job in jobs:
@@ -108,7 +112,7 @@ class Runner:
             job.ran_ns = clock()
             self._check(names, outputs, job.rows)
             job.result = dict(zip(names, outputs, strict=True))
-        except (EngineFault, InvalidRequest) as error:
+        except (EngineFault, InvalidRequest, ModelNotReady) as error:
             job.error = error
             job.ran_ns = clock()
         job.settled_ns = clock()
@@ -132,6 +136,13 @@ class Runner:
             job.ran_ns = ran
             job.settled_ns = settled
             job.batch_rows = rows
+
+    def _fail(self, jobs: Sequence[Job], gone: ModelNotReady) -> None:
+        """Give each job an error of its own."""
+        now = self._clock()
+        for job in jobs:
+            job.error = ModelNotReady(str(gone), retry_after_s=gone.retry_after_s)
+            job.ran_ns = job.settled_ns = now
 
     def _gather(self, jobs: Sequence[Job], rows: int) -> list[Array]:
         """The inputs of all jobs, row after row; equal groups make equal tails."""

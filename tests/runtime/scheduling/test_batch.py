@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from inferd_runtime.errors import EngineFault, InvalidRequest
+from inferd_runtime.errors import EngineFault, InvalidRequest, ModelNotReady
 from inferd_runtime.job import Array, Job
 from inferd_runtime.scheduling.admission import Admission
 from inferd_runtime.scheduling.batch import MAX_SLAB_BYTES, Runner, Slab
@@ -172,3 +172,21 @@ def test_without_a_batch_dimension_any_output_shape_goes() -> None:
     run(session, one, spec=SINGLE)
     assert one.result is not None
     assert one.result["total"].shape == ()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_session_that_is_gone_fails_the_batch_at_once(count: int) -> None:
+    """ModelNotReady is each job's own answer, and nothing of the batch runs a second time."""
+
+    def die(x: Array, answers: list[Array]) -> list[Array]:
+        raise ModelNotReady("its process was killed", retry_after_s=0.25)
+
+    session = DoublingSession(die)
+    jobs = [job(1.0) for _ in range(count)]
+    run(session, *jobs)
+    assert len(session.batches) == 1
+    assert len({id(one.error) for one in jobs}) == count
+    for one in jobs:
+        assert isinstance(one.error, ModelNotReady)
+        assert one.error.retry_after_s == 0.25
+        assert one.result is None

@@ -285,6 +285,29 @@ def slow(path: Path, layers: int = 256, width: int = 512) -> Path:
     return save(path, nodes, ins, outs, {"w": weight})
 
 
+def looping(path: Path, width: int = 256) -> Path:
+    """turns INT64 [1] -> y FP32 [width, width] by `turns` MatMuls: as long as the caller likes, and never batched.
+
+    One turn takes 2 * width**3 operations: some hundred microseconds on one core.
+    """
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["h", "w"], ["h_out"]),
+            helper.make_node("Identity", ["go"], ["go_out"]),
+        ],
+        "turn",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("h", _FLOAT, [width, width])],
+        [value("go_out", TensorProto.BOOL, []), value("h_out", _FLOAT, [width, width])],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["turns"], ["count"]),
+        helper.make_node("Loop", ["count", "yes", "w"], ["y"], body=body),
+    ]
+    weight = np.linalg.qr(_rng().normal(size=(width, width)))[0].astype(np.float32)
+    ins, outs = [value("turns", TensorProto.INT64, [1])], [value("y", _FLOAT, [width, width])]
+    return save(path, nodes, ins, outs, {"w": weight, "yes": np.array(True)})
+
+
 def faulting(path: Path, size: int = 8) -> Path:
     """index INT64 [N, 1] -> y FP32 [N, 1] = index * 10; an index outside [-size, size) fails the whole run.
 

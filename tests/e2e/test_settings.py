@@ -147,14 +147,15 @@ def test_the_log_has_its_level_and_format(odd: tuple[Daemon, int]) -> None:
 
 def test_a_stop_waits_only_so_long(fresh: Daemon) -> None:
     """server.drain_s: what is not answered by then is given up, and the log says so."""
-    onnx_models.slow(fresh.models / "slow" / "1" / "model.onnx", layers=384)
-    fresh._env["INFERD_SERVER_DRAIN_S"] = "0.1"
+    onnx_models.looping(fresh.models / "looping" / "1" / "model.onnx")
+    fresh._env |= {"INFERD_SERVER_DRAIN_S": "0.1", "INFERD_RUNTIME_INLINE": "off"}
     fresh.start()
+    turns = np.array([3000], np.int64)
 
     def ask(_: int) -> bool:
         with fresh.client() as client:
             try:
-                client.infer("slow", {"x": ROWS})
+                client.infer("looping", {"turns": turns})
             except errors.InferdError:
                 return False
         return True

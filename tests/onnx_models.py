@@ -285,8 +285,8 @@ def slow(path: Path, layers: int = 256, width: int = 512) -> Path:
     return save(path, nodes, ins, outs, {"w": weight})
 
 
-def looping(path: Path, width: int = 256) -> Path:
-    """turns INT64 [1] -> y FP32 [width, width] by `turns` MatMuls: as long as the caller likes, and never batched.
+def looping(path: Path, width: int = 256, always: int = 0) -> Path:
+    """turns INT64 [1] -> y FP32 [width, width] by `turns + always` MatMuls: as long as one likes, and never batched.
 
     One turn takes 2 * width**3 operations: some hundred microseconds on one core.
     """
@@ -300,12 +300,13 @@ def looping(path: Path, width: int = 256) -> Path:
         [value("go_out", TensorProto.BOOL, []), value("h_out", _FLOAT, [width, width])],
     )
     nodes = [
-        helper.make_node("Squeeze", ["turns"], ["count"]),
+        helper.make_node("Squeeze", ["turns"], ["asked"]),
+        helper.make_node("Add", ["asked", "always"], ["count"]),
         helper.make_node("Loop", ["count", "yes", "w"], ["y"], body=body),
     ]
     weight = np.linalg.qr(_rng().normal(size=(width, width)))[0].astype(np.float32)
     ins, outs = [value("turns", TensorProto.INT64, [1])], [value("y", _FLOAT, [width, width])]
-    return save(path, nodes, ins, outs, {"w": weight, "yes": np.array(True)})
+    return save(path, nodes, ins, outs, {"w": weight, "yes": np.array(True), "always": np.array(always, np.int64)})
 
 
 def faulting(path: Path, size: int = 8) -> Path:

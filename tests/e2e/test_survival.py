@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from inferd import Client
-from inferd.errors import ConnectionFailed, InferdError
+from inferd.errors import ConnectionFailed, InferdError, NotReady
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import answer, connected, infer_bytes, request
@@ -53,6 +53,29 @@ def test_callers_that_vanish_harm_nobody(fresh: Daemon) -> None:
             future.result()
     with fresh.client() as client:
         client.infer("slow", {"x": np.ones((1, 256), np.float32)})
+
+
+def test_a_model_that_kills_the_daemon_as_it_loads(fresh: Daemon) -> None:
+    """The next start leaves it out and says why; the other models serve, and an explicit load tries it again."""
+    onnx_models.looping(fresh.models / "never" / "1" / "model.onnx", always=1 << 40)
+    fresh.start(wait=False)
+    until(fresh.socket.exists)
+
+    def is_loading() -> bool:
+        with fresh.client() as client:
+            return {"name": "never", "version": "1", "state": "LOADING", "reason": ""} in client.index()
+
+    until(is_loading)
+    fresh.kill()
+    fresh.start()
+    with fresh.client() as client:
+        with pytest.raises(NotReady, match=r"died while loading this version the last time .* load it explicitly"):
+            client.infer("never", {"turns": np.array([1])})
+        assert client.infer("mlp", {"x": np.ones((1, 64), np.float32)})
+    onnx_models.looping(fresh.models / "never" / "1" / "model.onnx")
+    with fresh.client() as client:
+        client.load("never")
+        assert client.infer("never", {"turns": np.array([1])})
 
 
 def test_slow_senders_are_cut_off(fresh: Daemon) -> None:

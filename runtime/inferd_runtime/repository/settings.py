@@ -61,6 +61,19 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
     batch: Annotated[int, Meta(ge=0, le=65_536, description="a whole number from 0 (chosen for you) to 65536")] = 0
     inline: Annotated[Literal["auto", "off", "on"], Meta(description='"auto", "off" or "on"')] = "auto"
+    objective: Annotated[
+        Literal["", "latency", "throughput", "balanced"],
+        Meta(description='"latency", "throughput", "balanced", or "" for the daemon\'s own'),
+    ] = ""
+    isolation: Annotated[
+        Literal["none", "process"], Meta(description='"none", or "process" for a child process of its own')
+    ] = "none"
+    metric: Annotated[
+        Literal["auto", "top1", "cosine", "relative"], Meta(description='"auto", "top1", "cosine" or "relative"')
+    ] = "auto"
+    tolerance: Annotated[
+        float, Meta(ge=0, le=1000, description="a number from 0 (chosen by the kind of output) to 1000")
+    ] = 0.0
     labels: Annotated[
         _LabelFiles, Meta(description='a table of output names and file names: [labels] probabilities = "labels.txt"')
     ] = msgspec.field(default_factory=dict)
@@ -77,6 +90,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
             max_batch=self.max_batch,
             batch=self.batch,
             inline=self.inline,
+            objective=self.objective,
+            isolation=self.isolation,
+            metric=self.metric,
+            tolerance=self.tolerance,
         )
 
 

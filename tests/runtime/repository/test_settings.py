@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,10 @@ threads = 3
 max_batch = 8
 batch = 4
 inline = "on"
+objective = "throughput"
+isolation = "process"
+metric = "cosine"
+tolerance = 0.02
 [labels]
 probabilities = "labels.txt"
 """
@@ -35,11 +40,13 @@ def test_every_key_is_read() -> None:
     """What the file says is what comes out, and what planning is asked for."""
     settings = parse_settings(EVERYTHING.encode(), "model.toml")
     assert settings == ModelSettings(
-        (1, 3), "int8", "openvino", "cpu", "f32", 2, 3, 8, 4, "on", {"probabilities": "labels.txt"}
-    )
+        (1, 3), "int8", "openvino", "cpu", "f32", 2, 3, 8, 4, "on", "throughput", "process", "cosine", 0.02,
+        {"probabilities": "labels.txt"},
+    )  # fmt: skip
     wishes = settings.wishes()
-    for key in ("variant", "engine", "device", "precision", "streams", "threads", "max_batch", "batch", "inline"):
-        assert getattr(wishes, key) == getattr(settings, key)
+    assert {field.name for field in fields(wishes)} == {*ModelSettings.__struct_fields__} - {"versions", "labels"}
+    for field in fields(wishes):
+        assert getattr(wishes, field.name) == getattr(settings, field.name)
 
 
 def test_no_file_means_defaults(tmp_path: Path) -> None:
@@ -68,6 +75,12 @@ def test_unknown_key_names_the_nearest(typo: str, meant: str) -> None:
         ("max_batch = -1", "a whole number from 0"),
         ("batch = 100000", "65536"),
         ('inline = "maybe"', '"auto", "off" or "on"'),
+        ('objective = "speed"', '"latency", "throughput", "balanced"'),
+        ('isolation = "container"', '"process"'),
+        ('metric = "iou"', '"cosine"'),
+        ("tolerance = -0.1", "a number from 0"),
+        ("tolerance = nan", "a number from 0"),
+        ("tolerance = inf", "to 1000"),
         ('variant = "../x"', "the name of a variant"),
         ("labels = 3", "a table of output names"),
         ("[labels]\ny = 3", "a table of output names"),

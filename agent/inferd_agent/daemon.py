@@ -80,7 +80,12 @@ class Daemon:
                     stack.callback(published.unlink, missing_ok=True)
             self._bridge = Bridge(loop)
             stack.callback(self._bridge.close)
-            self._runtime = Runtime(_options(config), deliver=self._bridge.deliver, defer=self._bridge.defer)
+            self._runtime = Runtime(
+                _options(config),
+                deliver=self._bridge.deliver,
+                defer=self._bridge.defer,
+                callers=lambda: self._rest.callers(),
+            )
             stack.callback(self._runtime.close)
             self._bridge.bind(self._runtime)
             self._identity = Identity(Path(config.state.dir) / "tokens.json", config.auth.peers, own_uid=os.geteuid())

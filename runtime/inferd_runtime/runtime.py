@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +88,7 @@ class Runtime:
 
     `deliver(jobs)` gets settled jobs, from any of our threads, or on the submitting thread for inline batches.
     `defer(fn)` runs `fn` soon on the thread that submits; without it nothing runs inline, with it `submit` belongs to
-    that thread.
+    that thread. `callers()` names the processes on this machine that called since it was last asked.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Runtime:
         *,
         deliver: Deliver,
         defer: Defer | None = None,
+        callers: Callable[[], Collection[int]] = tuple,
         machine: Machine | None = None,
         engines: Mapping[str, Engine] | None = None,
         settle_s: float = 0.5,
@@ -107,6 +108,7 @@ class Runtime:
         self.machine = machine or probe()
         self._deliver = deliver
         self._defer = defer
+        self._callers = callers
         self._given_engines = engines
         self._ground: Ground | None = None
         self._policy = _policy(options, self.machine)
@@ -134,7 +136,7 @@ class Runtime:
         """Begin to govern, scan and load, all in the background."""
         from inferd_runtime.probe.load import LoadSampler
 
-        sampler = LoadSampler(self.machine)
+        sampler = LoadSampler(self.machine, callers=self._callers)
         self._governor = Governor(
             self._budget, self._policy, sampler.sample, is_idle=self._is_idle, chore=self._sweep_lanes
         )

@@ -136,6 +136,15 @@ class RestApp:
         await self._server.shutdown(0.1)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def callers(self) -> set[int]:
+        """The processes on this machine that called since this was last asked. For any thread."""
+        pids = set()
+        for connection in self._server.open:
+            if connection.peer is not None and (connection.has_called or connection.is_busy):
+                connection.has_called = False
+                pids.add(connection.peer.pid)
+        return pids
+
     def _sweep(self) -> None:
         """Cut off the connections whose request heads do not come."""
         allowed = self.limits.header_timeout_s

@@ -2,7 +2,7 @@
 on request heads, a limit on connections, errors in the protocol's form, and a cheap request object.
 
 Invariant: a connection is `busy` from the start of a handler until its answer is handed over; its head is `coming` from
-the first byte (or from the connection's start) until then.
+the first byte (or from the connection's start) until then. `has_called` is set by requests and cleared by who asks.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_app", "_coming", "_head_bytes", "_is_express", "_is_lingering", "_is_new", "_is_refused", "abandon",
-        "head_since", "is_busy", "peer", "write_timeout_s",
+        "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
@@ -89,6 +89,7 @@ class Connection(web.RequestHandler):
         self._coming: StreamReader | None = None
         self.head_since = 0.0
         self.is_busy = False
+        self.has_called = False
         self.abandon: Callable[[], object] | None = None
         self.peer: PeerCredentials | None = None
         self.write_timeout_s = app.limits.body_timeout_s
@@ -240,6 +241,7 @@ class Connection(web.RequestHandler):
         """A handler starts."""
         self._is_new = False
         self.is_busy = True
+        self.has_called = True
         self.head_since = 0.0
         self._head_bytes = 0
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
+from inferd_runtime.probe.callers import Callers, Spent
 from inferd_runtime.probe.cgroup import memory_used_bytes
 from inferd_runtime.probe.formats import parse_int, parse_pairs
 from inferd_runtime.probe.machine import Machine
@@ -35,7 +36,8 @@ CPU_SENSORS = (
 class LoadSample:
     """What went on since the last sample, `window_s` ago. None: this machine does not tell.
 
-    `host_busy_cores` counts everybody on our allowed CPUs, us included; `own_busy_cores` this process alone.
+    `host_busy_cores` counts everybody on our allowed CPUs, us included; `own_busy_cores` this process alone, and
+    `callers_busy_cores` those on this machine that wait for our answers.
     `throttled` is the share of quota periods in which our control group was stopped. `memory_available_bytes` heeds the
     control group's limit.
     """
@@ -44,6 +46,7 @@ class LoadSample:
     window_s: float
     host_busy_cores: float
     own_busy_cores: float
+    callers_busy_cores: float
     core_count: int
     psi_cpu_some_avg10: float | None
     throttled: float | None
@@ -54,8 +57,8 @@ class LoadSample:
 
     @property
     def others_busy_cores(self) -> float:
-        """Cores that other processes keep busy, of those we may use."""
-        return max(0.0, self.host_busy_cores - self.own_busy_cores)
+        """Cores, of those we may use, that are kept busy by processes that have nothing to do with us."""
+        return max(0.0, self.host_busy_cores - self.own_busy_cores - self.callers_busy_cores)
 
 
 class Sensors:
@@ -78,6 +81,16 @@ class Sensors:
         """CPU seconds of this process, all threads."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
+
+    def spent(self, pid: int) -> Spent | None:
+        """What another process has used; None where it is gone, or hidden from us."""
+        try:
+            process = psutil.Process(pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                return Spent(process.create_time(), times.user + times.system)
+        except (psutil.Error, OSError):
+            return None
 
     def rss_bytes(self) -> int:
         """Resident memory of this process."""
@@ -121,17 +134,22 @@ def parse_cpu_stat(text: str | None) -> tuple[int, int] | None:
 
 
 class LoadSampler:
-    """Takes samples; one thread at a time. The first sample covers no time and reports nobody busy."""
+    """Takes samples; one thread at a time. The first sample covers no time and reports nobody busy.
+
+    `callers()` names the processes that called us since it was last asked.
+    """
 
     def __init__(
         self,
         machine: Machine | None = None,
         *,
+        callers: Callable[[], Collection[int]] = tuple,
         sensors: Sensors | None = None,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sensors = sensors or Sensors()
+        self._callers = Callers(callers, self._sensors.spent)
         self._reader = Reader(root)
         self._clock = clock
         self._quota = machine.quota if machine else None
@@ -150,6 +168,7 @@ class LoadSampler:
         window_s = max(0.0, now_s - self._last_s)
         host, count = self._count_busy(busy_s, window_s)
         own = max(0.0, own_s - self._last_own_s) / window_s if window_s else 0.0
+        callers_s = self._callers.busy_s(now_s, window_s * count)
         temperature_c, on_battery = self._read_slow(now_s)
         sample = LoadSample(
             taken_s=now_s,
@@ -157,6 +176,7 @@ class LoadSampler:
             # Two clocks of different grain: we cannot have used more than was used.
             host_busy_cores=max(host, min(own, float(count))),
             own_busy_cores=own,
+            callers_busy_cores=callers_s / window_s if window_s else 0.0,
             core_count=count,
             psi_cpu_some_avg10=parse_psi(self._reader.text("/proc/pressure/cpu")),
             throttled=self._share_throttled(),

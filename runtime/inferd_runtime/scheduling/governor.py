@@ -1,8 +1,9 @@
 """The governor: gives cores back while others on this machine need them.
 
-`decide` is a pure function of the last stance, one load sample and the policy. It shrinks at once and grows a core at a
-time after calm; the gap between both thresholds keeps it still under a constant load. Invariant: the size never leaves
-floor..ceiling. One thread samples; while nothing is being served it samples seldom, so an idle daemon stays idle.
+`decide` is a pure function of the last stance, one load sample and the policy. It shrinks at once, and after calm takes
+what was free all the while; the gap between both thresholds keeps it still under a constant load. Invariant: the size
+never leaves floor..ceiling. One thread samples; while nothing is being served it samples seldom, so an idle daemon
+stays idle.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 # We give a core back once others use more than this much of it, and take it again when they use less than the other.
 YIELD_ABOVE_CORES = 0.75
 REGAIN_BELOW_CORES = 0.25
-# Samples in a row that must show room before the budget grows.
-CALM_SAMPLES = 4
-INTERVAL_S = 0.5
-IDLE_INTERVAL_S = 2.0
+# Room must have been there for so long before the budget grows.
+CALM_S = 0.75
+INTERVAL_S = 0.25
+# While there is no work we look for it so often, and at the machine only in one of so many looks.
+IDLE_LOOK_S = 0.5
+IDLE_LOOKS = 4
 MODES = ("polite", "fixed")
 
 _log = logging.getLogger(__name__)
@@ -52,10 +55,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Stance:
-    """The size chosen, and how many samples in a row showed room for more."""
+    """The size chosen; for how long there has been room for more, and for how many cores all that time."""
 
     size: int
-    calm: int = 0
+    calm_s: float = 0.0
+    room: int = 0
 
 
 def decide(stance: Stance, sample: LoadSample, policy: Policy) -> Stance:
@@ -66,11 +70,13 @@ def decide(stance: Stance, sample: LoadSample, policy: Policy) -> Stance:
     free = policy.host_cores - sample.others_busy_cores
     if size > free + YIELD_ABOVE_CORES:
         return Stance(max(policy.floor, math.floor(free + YIELD_ABOVE_CORES)))
-    if size == policy.ceiling or size + 1 > free + REGAIN_BELOW_CORES:
+    room = min(policy.ceiling, math.floor(free + REGAIN_BELOW_CORES))
+    if room <= size:
         return Stance(size)
-    if stance.calm + 1 < CALM_SAMPLES:
-        return Stance(size, stance.calm + 1)
-    return Stance(size + 1, stance.calm)  # still calm: the next sample may add another
+    if stance.calm_s:
+        room = min(room, stance.room)
+    calm_s = stance.calm_s + sample.window_s
+    return Stance(size, calm_s, room) if calm_s < CALM_S else Stance(room)
 
 
 class Governor:
@@ -96,6 +102,7 @@ class Governor:
         self._stance = Stance(budget.size)
         self._latest: LoadSample | None = None
         self._is_sampling = True
+        self._idle_looks = -1
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,6 +124,13 @@ class Governor:
 
     def tick(self) -> float:
         """One round: the chore, a sample, the budget resized; returns the seconds until the next."""
+        is_idle = self._is_idle()
+        self._idle_looks = (self._idle_looks + 1) % IDLE_LOOKS if is_idle else 0
+        if self._idle_looks == 0:
+            self._look_after()
+        return IDLE_LOOK_S if is_idle else INTERVAL_S
+
+    def _look_after(self) -> None:
         try:
             self._chore()
             self._govern(self._take_sample())
@@ -126,7 +140,6 @@ class Governor:
             self._is_sampling = False
         else:
             self._is_sampling = True
-        return IDLE_INTERVAL_S if self._is_idle() else INTERVAL_S
 
     def _govern(self, sample: LoadSample) -> None:
         self._latest = sample

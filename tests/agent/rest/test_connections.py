@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -252,3 +253,17 @@ def test_drain_answers_what_was_accepted(serve: Serve, models: Path) -> None:
         stopping.join(20)
     assert found == [True]
     assert not Path(serving.path).exists()
+
+
+def test_callers_on_this_machine_are_known_by_their_process(served: Serving) -> None:
+    """Whoever asked something since the last look is named; a silent connection and a TCP peer are not."""
+    served.get("/v2")
+    assert served.app.callers() <= {os.getpid()}
+    with served.connected() as silent, served.connected(tcp=True) as remote:
+        remote.sendall(request("GET", "/v2/health/live"))
+        read_reply(remote)
+        assert served.app.callers() == set()
+        silent.sendall(GOOD)
+        read_reply(silent)
+        assert served.app.callers() == {os.getpid()}
+        assert served.app.callers() == set()

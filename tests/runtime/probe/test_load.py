@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from inferd_runtime.probe import Machine
+from inferd_runtime.probe.callers import Spent
 from inferd_runtime.probe.load import SLOW_SENSORS_EVERY_S, LoadSampler, Sensors
 from tests.fixtures.machines.replay import load_tree, replay
 
 
 class Figures(Sensors):
-    """Counters set by the test."""
+    """Counters set by the test. `others` is what each other process has used."""
 
     def __init__(self, cpus: int) -> None:
         self.busy = [100.0] * cpus
         self.own = 5.0
+        self.others: dict[int, Spent] = {}
         self.slow_reads = 0
         self.heat: float | Exception | None = 61.0
 
@@ -25,6 +28,9 @@ class Figures(Sensors):
 
     def own_s(self) -> float:
         return self.own
+
+    def spent(self, pid: int) -> Spent | None:
+        return self.others.get(pid)
 
     def rss_bytes(self) -> int:
         return 90 << 20
@@ -66,6 +72,21 @@ def test_busy_cores_are_differences(tmp_path: Path) -> None:
     assert sample.own_busy_cores == pytest.approx(0.5)
     assert sample.others_busy_cores == pytest.approx(1.0)
     assert (sample.memory_rss_bytes, sample.memory_available_bytes) == (90 << 20, 1 << 30)
+
+
+def test_callers_are_no_neighbours(tmp_path: Path) -> None:
+    """What those who call us use is told apart from what others use."""
+    figures, clock = Figures(2), Clock()
+    figures.others = {41: Spent(10.0, 3.0), 42: Spent(11.0, 3.0)}
+    sampler = LoadSampler(callers=lambda: [41], sensors=figures, root=tmp_path, clock=clock)
+    sampler.sample()
+    clock.now_s += 0.5
+    figures.busy = [100.5, 100.4]
+    figures.own += 0.3
+    figures.others = {41: Spent(10.0, 3.25), 42: Spent(11.0, 3.35)}
+    sample = sampler.sample()
+    assert sample.callers_busy_cores == pytest.approx(0.5)
+    assert sample.others_busy_cores == pytest.approx(0.7)
 
 
 def test_only_allowed_cores_count(tmp_path: Path) -> None:
@@ -152,10 +173,16 @@ def test_slow_sensors_are_asked_seldom_and_forgiven(tmp_path: Path) -> None:
 
 def test_the_real_machine_answers() -> None:
     """psutil's own figures make sense here: some memory is used, and nobody is busier than the machine."""
-    sampler = LoadSampler()
+    sampler = LoadSampler(callers=lambda: [os.getpid(), 2**22 + 1])
+    sampler.sample()
     sum(i * i for i in range(200_000))
     sample = sampler.sample()
     assert sample.memory_rss_bytes > 1 << 20
     assert sample.own_busy_cores >= 0
+    assert 0 <= sample.callers_busy_cores <= sample.core_count
     assert 0 <= sample.host_busy_cores <= sample.core_count
     assert sample.throttled is None
+    assert Sensors().spent(2**22 + 1) is None
+    used = Sensors().spent(os.getpid())
+    assert used is not None
+    assert used.cpu_s > 0

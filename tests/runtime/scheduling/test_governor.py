@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from inferd_runtime.probe.load import LoadSample
 from inferd_runtime.scheduling.budget import CoreBudget
 from inferd_runtime.scheduling.governor import (
-    CALM_SAMPLES,
-    IDLE_INTERVAL_S,
+    CALM_S,
+    IDLE_LOOK_S,
+    IDLE_LOOKS,
     INTERVAL_S,
     Governor,
     Policy,
@@ -22,6 +23,7 @@ from inferd_runtime.scheduling.governor import (
 )
 
 POLICY = Policy(floor=1, ceiling=8, host_cores=8)
+CALM = round(CALM_S / INTERVAL_S)  # samples
 loads = st.floats(0, 64, allow_nan=False)
 policies = st.builds(
     lambda floor, more, cores: Policy(floor, floor + more, cores),
@@ -31,12 +33,13 @@ policies = st.builds(
 )
 
 
-def load(others: float, own: float = 0.0) -> LoadSample:
+def load(others: float, own: float = 0.0, callers: float = 0.0) -> LoadSample:
     return LoadSample(
         taken_s=0.0,
-        window_s=0.5,
-        host_busy_cores=others + own,
+        window_s=INTERVAL_S,
+        host_busy_cores=others + own + callers,
         own_busy_cores=own,
+        callers_busy_cores=callers,
         core_count=8,
         psi_cpu_some_avg10=None,
         throttled=None,
@@ -59,23 +62,31 @@ def test_shrinks_at_once() -> None:
 
 
 def test_our_own_load_is_no_reason() -> None:
-    """Working hard ourselves does not shrink the budget."""
+    """Working hard ourselves does not shrink the budget, nor do those work hard for whom we do it."""
     assert decide(Stance(8), load(0.1, own=8.0), POLICY).size == 8
+    assert decide(Stance(8), load(0.1, own=5.0, callers=2.9), POLICY).size == 8
 
 
-def test_grows_a_core_at_a_time_after_calm() -> None:
-    """Room must last before it is taken, and then a core a sample."""
-    assert after(Stance(4), 0.0, CALM_SAMPLES - 1).size == 4
-    assert after(Stance(4), 0.0, CALM_SAMPLES).size == 5
-    assert after(Stance(4), 0.0, CALM_SAMPLES + 1).size == 6
-    assert after(Stance(4), 0.0, 100).size == 8
+def test_grows_after_calm() -> None:
+    """Room must last before it is taken, and then all of it is."""
+    assert after(Stance(2), 0.0, CALM - 1).size == 2
+    assert after(Stance(2), 0.0, CALM).size == 8
+
+
+def test_grows_by_what_was_free_all_the_while() -> None:
+    """One busier moment of the calm bounds what is taken after it; the rest needs a calm of its own."""
+    stance = after(Stance(2), 0.0, CALM - 2)
+    stance = decide(stance, load(3.0), POLICY)
+    stance = decide(stance, load(0.0), POLICY)
+    assert stance.size == 5
+    assert after(stance, 0.0, CALM).size == 8
 
 
 def test_a_busy_sample_ends_the_calm() -> None:
-    """The count of calm samples begins again after load."""
-    stance = after(Stance(4), 0.0, CALM_SAMPLES - 1)
+    """The calm begins again after load."""
+    stance = after(Stance(4), 0.0, CALM - 1)
     stance = decide(stance, load(3.9), POLICY)
-    assert after(stance, 0.0, CALM_SAMPLES - 1).size == 4
+    assert after(stance, 0.0, CALM - 1).size == 4
 
 
 def test_fixed_stays_at_the_ceiling() -> None:
@@ -163,13 +174,33 @@ def test_a_tick_resizes_the_budget() -> None:
 
 
 def test_an_idle_daemon_samples_seldom() -> None:
-    """While nothing is served the next round is far away; chores are done every round."""
+    """While nothing is served only every so manyth look is at the machine, the first among them."""
     host = Host()
     governor, _ = governed(host)
-    assert governor.tick() == INTERVAL_S
     host.is_idle = True
-    assert governor.tick() == IDLE_INTERVAL_S
-    assert host.chores == 2
+    assert governor.tick() == IDLE_LOOK_S
+    assert host.chores == 1
+    for _ in range(2 * IDLE_LOOKS):
+        governor.tick()
+    assert host.chores == 3
+    host.is_idle = False
+    assert governor.tick() == INTERVAL_S
+    assert host.chores == 4
+
+
+def test_the_whole_budget_is_back_in_a_second_and_a_half() -> None:
+    """A budget at its floor is whole again that soon after work has come, once the machine is calm."""
+    host = Host()
+    governor, budget = governed(host)
+    host.others = 8.0
+    governor.tick()
+    assert budget.size == 1
+    host.is_idle, host.others = True, 0.0
+    took_s = governor.tick()  # the work comes right after this look
+    host.is_idle = False
+    while budget.size < 8:
+        took_s += governor.tick()
+    assert took_s <= 1.5
 
 
 def test_unreadable_load_keeps_the_size(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from inferd_runtime.engines import Array, SessionOptions
+from inferd_runtime.engines import Array, Session, SessionOptions
 from inferd_runtime.engines.arrays import settled
 from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.fixed import FixedSession, require_free_rows
 from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidRequest
@@ -85,17 +86,20 @@ class OrtEngine:
     def reads(self, path: Path) -> bool:
         return path.suffix == ".onnx"
 
-    def open(self, path: Path, options: SessionOptions) -> OrtSession:
+    def open(self, path: Path, options: SessionOptions) -> Session:
         library = self._import()
         if options.precision not in ("auto", "f32"):
             raise EngineRefused(f"ONNX Runtime has no {options.precision} hint: it computes in the file's own types")
         providers = self._providers(options, path)
         try:
-            session = library.InferenceSession(path, _session_options(library, options), providers=providers)
-            wanted = providers[0][0]
-            if wanted not in session.get_providers():
-                raise EngineRefused(f"{wanted} could not be started here (driver or library missing)")
-            return OrtSession(library, session, path)
+            settings = _session_options(library, options)
+            if not options.rows:
+                return _session(library, path, settings, providers)
+            file, row_names = _look(library, path, options.rows)
+            for name in row_names:
+                settings.add_free_dimension_override_by_name(name, options.rows)
+            session = _session(library, path, settings, providers)
+            return FixedSession(session, options.rows, file.inputs, file.outputs, file.batch_symbols)
         except EngineRefused:
             raise
         except Exception as error:
@@ -145,6 +149,38 @@ def _session_options(library: Any, options: SessionOptions) -> Any:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return settings
+
+
+def _session(library: Any, path: Path, settings: Any, providers: Sequence[tuple[str, dict[str, str]]]) -> OrtSession:
+    session = library.InferenceSession(path, settings, providers=providers)
+    wanted = providers[0][0]
+    if wanted not in session.get_providers():
+        raise EngineRefused(f"{wanted} could not be started here (driver or library missing)")
+    return OrtSession(library, session, path)
+
+
+def _look(library: Any, path: Path, rows: int) -> tuple[OrtSession, set[str]]:
+    """A file that is to be compiled for exactly `rows`, as it is, and the names of the dimensions to fix.
+
+    ONNX Runtime fixes a dimension by its name, wherever that stands.
+    """
+    settings = library.SessionOptions()
+    settings.log_severity_level = _SILENT
+    settings.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is never run
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+    raw = library.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    file = OrtSession(library, raw, path)
+    require_free_rows(file.inputs, file.outputs, rows)
+    names = {arg.shape[0] for arg in raw.get_inputs()}
+    others = {dim for arg in (*raw.get_inputs(), *raw.get_outputs()) for dim in arg.shape[1:]}
+    problem = ""
+    if None in names:
+        problem = "the file gives a first dimension no name"
+    elif names & others:
+        problem = f"the name of the first dimension, {min(names & others)}, stands for other dimensions too"
+    if problem:
+        raise EngineRefused(f"ONNX Runtime cannot compile for exactly {rows} rows: {problem}")
+    return file, names
 
 
 class OrtSession:

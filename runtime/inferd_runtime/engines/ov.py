@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from inferd_runtime.engines import Array, SessionOptions
+from inferd_runtime.engines import Array, Session, SessionOptions
 from inferd_runtime.engines.arrays import settled
 from inferd_runtime.engines.cache import compiled_folder
+from inferd_runtime.engines.fixed import FixedSession, require_free_rows
 from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
 from inferd_runtime.errors import EngineFault, EngineRefused
@@ -74,15 +75,16 @@ class OvEngine:
     def reads(self, path: Path) -> bool:
         return path.suffix in _SUFFIXES
 
-    def open(self, path: Path, options: SessionOptions) -> OvSession:
-        library = self._import()
+    def open(self, path: Path, options: SessionOptions) -> Session:
+        self._import()
         if options.device not in self.devices():
             raise EngineRefused(f"OpenVINO has no device {options.device!r} here, only {', '.join(self.devices())}")
         try:
-            compiled = self._compile(path, options)
-            self._check_precision(compiled, options)
-            streams = 1 if options.device == "cpu" and _streams(compiled) == 0 else options.streams
-            return OvSession(library, lambda: self._compile(path, options), compiled, path, streams)
+            if not options.rows:
+                return self._session(path, options)
+            inputs, outputs = self._specs_to_fix(path, options.rows)
+            session = self._session(path, options)
+            return FixedSession(session, options.rows, inputs, outputs, session.batch_symbols)
         except EngineRefused:
             raise
         except Exception as error:
@@ -97,9 +99,30 @@ class OvEngine:
                     # Two threads that touch a tensor's data for the first time together can deadlock (2026.4).
                     _ = self._library.Tensor(np.zeros(1, np.float32)).data
                     self._core = self._library.Core()
+                    # Weights are read, not mapped: a mapped file that is cut while it serves would kill the daemon.
+                    self._core.set_property({"ENABLE_MMAP": False})
                 except Exception as error:  # a broken native library raises more than ImportError
                     raise EngineRefused(f"openvino cannot be imported: {reason(error)}") from error
             return self._library
+
+    def _specs_to_fix(self, path: Path, rows: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a file that can be compiled for exactly `rows`, as it has them."""
+        model = self._core.read_model(path)
+        inputs, outputs = _specs(model.inputs, "input"), _specs(model.outputs, "output")
+        require_free_rows(inputs, outputs, rows)
+        seen = []
+        for count in (rows, rows + 1):
+            _fix(model, count)
+            seen.append([spec.shape[1:] for spec in _specs(model.outputs, "output")])
+        if seen[0] != seen[1]:
+            raise EngineRefused(f"cannot be compiled for exactly {rows} rows: other dimensions depend on them too")
+        return inputs, outputs
+
+    def _session(self, path: Path, options: SessionOptions) -> OvSession:
+        compiled = self._compile(path, options)
+        self._check_precision(compiled, options)
+        streams = 1 if options.device == "cpu" and _streams(compiled) == 0 else options.streams
+        return OvSession(self._library, lambda: self._compile(path, options), compiled, path, streams)
 
     def _compile(self, path: Path, options: SessionOptions) -> Any:
         """Compile through the cache, for the caller's thread where only one thread remains."""
@@ -115,13 +138,14 @@ class OvEngine:
     def _compile_cached(self, path: Path, options: SessionOptions, settings: dict[str, Any]) -> Any:
         """A cache that fails (a full disk, say) is left aside."""
         device = options.device.upper()
+        source = path if not options.rows else _fix(self._core.read_model(path), options.rows)
         folder = compiled_folder(options.cache_dir, "openvino", path)
         if folder is not None:
             try:
-                return self._core.compile_model(path, device, settings | {"CACHE_DIR": str(folder)})
+                return self._core.compile_model(source, device, settings | {"CACHE_DIR": str(folder)})
             except Exception:  # noqa: S110 - without the cache it works, or fails with the reason that matters
                 pass
-        return self._core.compile_model(path, device, settings)
+        return self._core.compile_model(source, device, settings)
 
     def _check_precision(self, compiled: Any, options: SessionOptions) -> None:
         """OpenVINO quietly computes in another type where the device lacks the one asked for."""
@@ -133,8 +157,7 @@ class OvEngine:
 
 
 def _settings(options: SessionOptions) -> dict[str, Any]:
-    # Weights are read, not mapped: a mapped file that is truncated while it serves would kill the daemon.
-    settings: dict[str, Any] = {"ENABLE_MMAP": False}
+    settings: dict[str, Any] = {}
     if not options.device.startswith("npu"):  # an NPU has no streams to set
         settings["NUM_STREAMS"] = options.streams
     if options.device == "cpu":
@@ -162,8 +185,8 @@ class OvSession:
         self._tensor = library.Tensor
         self._compile_again = compile_again
         self._path = path
-        self.inputs = tuple(_spec(port, "input") for port in compiled.inputs)
-        self.outputs = tuple(_spec(port, "output") for port in compiled.outputs)
+        self.inputs = _specs(compiled.inputs, "input")
+        self.outputs = _specs(compiled.outputs, "output")
         # OpenVINO keeps no names of free dimensions.
         self.batch_symbols = ("",) * (len(self.inputs) + len(self.outputs))
         self._types = tuple(port.get_element_type() for port in compiled.inputs)
@@ -223,6 +246,16 @@ class OvSession:
 
 def _raw(array: Array) -> Array:
     return array.view(np.uint16) if array.dtype == BFLOAT16 else array
+
+
+def _fix(model: Any, rows: int) -> Any:
+    """`model`, its inputs of exactly so many rows."""
+    model.reshape({port: [rows, *list(port.get_partial_shape())[1:]] for port in model.inputs})
+    return model
+
+
+def _specs(ports: Sequence[Any], role: str) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(port, role) for port in ports)
 
 
 def _spec(port: Any, role: str) -> TensorSpec:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from inferd_runtime.errors import Overloaded as Overloaded
     from inferd_runtime.errors import Unsupported as Unsupported
     from inferd_runtime.job import Job as Job
+    from inferd_runtime.planning.evidence import Candidate as Candidate
+    from inferd_runtime.planning.evidence import Evidence as Evidence
+    from inferd_runtime.planning.evidence import PlanState as PlanState
+    from inferd_runtime.planning.evidence import Trial as Trial
     from inferd_runtime.runtime import Runtime as Runtime
     from inferd_runtime.runtime import RuntimeFigures as RuntimeFigures
     from inferd_runtime.runtime import RuntimeOptions as RuntimeOptions
@@ -51,6 +55,7 @@ _ROOMS = {
         "InvalidRequest", "LoadFailed", "ModelNotFound", "ModelNotReady", "Overloaded", "Unsupported",
     ),
     "job": ("Job",),
+    "planning.evidence": ("Candidate", "Evidence", "PlanState", "Trial"),
     "runtime": ("Runtime", "RuntimeFigures", "RuntimeOptions"),
     "spec": ("ModelDescription", "ModelSpec", "Plan", "Quantisation", "State", "Veto"),
     "stats": ("LATENCY_BUCKETS_S", "BatchStats", "StatsSnapshot"),

@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from aiohttp.http import RawRequestMessage
@@ -29,8 +30,10 @@ from inferd_agent.metrics import Counters, Metrics
 from inferd_agent.rest.answers import Answer, error_answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call, Server
+from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, REQUEST_ID
 from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
+from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
 from inferd_agent.sockets import Bound
 from inferd_runtime import Cancelled, InferdError, Job
@@ -161,7 +164,7 @@ class RestApp:
         connection, message = call.connection, call.message
         connection.begin()
         headers = message.headers
-        call.id = self._read_id(headers) if "X-Request-Id" in headers else self.next_id()
+        call.id = self._read_id(headers) if REQUEST_ID in headers else self.next_id()
         label = "none"
         try:
             target = self._routes.find(message.path)
@@ -191,7 +194,7 @@ class RestApp:
         if target is None or target.endpoint is not self._infer_endpoint or message.method != "POST":
             return None
         headers = message.headers
-        if payload.total_bytes > _EXPRESS_BYTES or "Content-Encoding" in headers or "Accept-Encoding" in headers:
+        if payload.total_bytes > _EXPRESS_BYTES or CONTENT_ENCODING in headers or ACCEPT_ENCODING in headers:
             return None
         return target
 
@@ -200,7 +203,7 @@ class RestApp:
         connection = call.connection
         connection.begin()
         headers = call.message.headers
-        call.id = self._read_id(headers) if "X-Request-Id" in headers else self.next_id()
+        call.id = self._read_id(headers) if REQUEST_ID in headers else self.next_id()
         try:
             self._admit(call, target)
 
@@ -227,7 +230,7 @@ class RestApp:
             if result is None:
                 answer = self._refuse(call, error or InferdError("no result"))
             else:
-                answer = self._infer.end(request, job, result)
+                answer = self._infer.end(call, request, job, result)
                 if answer is None:
                     work = self._loop.create_task(self._end_slowly(call, request, job, result))
                     call.connection.abandon = work.cancel
@@ -238,7 +241,7 @@ class RestApp:
 
     async def _end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> None:
         try:
-            answer = await self._infer.end_slowly(request, job, result)
+            answer = await self._infer.end_slowly(call, request, job, result)
         except asyncio.CancelledError:
             self._bodies.release(call)
             self.counters.count("infer", 499)
@@ -270,7 +273,7 @@ class RestApp:
 
     def _read_id(self, headers: Mapping[str, str]) -> str:
         """The caller's own id, if it is fit to be told again."""
-        given = headers["X-Request-Id"]
+        given = headers[REQUEST_ID]
         if 0 < len(given) <= _MAX_ID_CHARS and given.isascii() and given.isprintable():
             return given
         return self.next_id()
@@ -280,13 +283,17 @@ class RestApp:
         if scopes is None:
             call.principal = ANONYMOUS
             return
-        call.principal = self._identity.authenticate(call.message.headers.get("Authorization"), call.connection.peer)
+        call.principal = self._identity.authenticate(call.message.headers.get(AUTHORIZATION), call.connection.peer)
         if scopes:
             require(call.principal, scopes, target.model or None)
 
     async def _other_method(self, call: Call, target: Target) -> Answer:
-        """HEAD as GET without the body, OPTIONS, and 405 for the rest."""
+        """The path's second method, HEAD as GET without the body, OPTIONS, and 405 for the rest."""
         endpoint, method = target.endpoint, call.message.method
+        other = endpoint.other
+        if other is not None and method == other.method:
+            self._admit(call, replace(target, endpoint=other))
+            return await other.handler(call, target)
         if method == "HEAD" and endpoint.method == "GET":
             self._admit(call, target)
             answer = await endpoint.handler(call, target)
@@ -294,7 +301,9 @@ class RestApp:
             return answer
         if method == "OPTIONS":
             return Answer(204, b"Allow: %b\r\n" % endpoint.allow.encode(), ())
-        raise MethodNotAllowed(f"{method} is not for this path, use {endpoint.method}", allow=endpoint.allow)
+        raise MethodNotAllowed(
+            f"{method} is not for this path, use {' or '.join(endpoint.methods)}", allow=endpoint.allow
+        )
 
     def _refuse(self, call: Call, error: Exception) -> Answer:
         """The answer that an error is told by; the unknown ones only in the log."""
@@ -316,7 +325,8 @@ class RestApp:
     # Endpoints
 
     def _table(self, metrics_open: bool) -> dict[str, Endpoint]:
-        models = Models(self._bridge, self._bodies)
+        models, plans = Models(self._bridge, self._bodies), Plans(self._bridge, self._bodies)
+        measure = Endpoint("plan", "POST", plans.measure, ("admin",))
         table = {
             "/v2/health/live": Endpoint("health", "GET", self._live, None),
             "/v2/health/ready": Endpoint("health", "GET", self._ready, None),
@@ -327,6 +337,8 @@ class RestApp:
             "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
             "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
+            "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read",), measure),
+            "/inferd/v1/models/{m}/versions/{n}/plan": Endpoint("plan", "GET", plans.show, ("read",)),
         }
         for word, handler in (("load", models.load), ("unload", models.unload)):
             table[f"/v2/repository/models/{{m}}/{word}"] = Endpoint(word, "POST", handler, ("admin",))

@@ -16,6 +16,7 @@ from aiohttp.streams import StreamReader
 from inferd_agent.errors import BodyTooLarge, RequestTimeout
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.encodings import inflate, parse_content_encoding
+from inferd_agent.rest.headers import CONTENT_ENCODING
 from inferd_runtime import InvalidRequest, Overloaded
 
 Body = bytes | memoryview
@@ -46,8 +47,8 @@ class Bodies:
         """
         payload, headers = call.payload, call.message.headers
         encoding = ""
-        if "Content-Encoding" in headers:
-            encoding = parse_content_encoding(headers["Content-Encoding"])
+        if CONTENT_ENCODING in headers:
+            encoding = parse_content_encoding(headers[CONTENT_ENCODING])
         text = headers.get("Content-Length")
         if text is None:
             body: Body = await self._read_slowly(call, None, 0) if call.message.chunked else b""

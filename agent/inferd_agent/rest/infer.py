@@ -18,11 +18,10 @@ from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.encodings import choose_encoding, compress
+from inferd_agent.rest.headers import ACCEPT_ENCODING, HEADER_LENGTH, TIMEOUT, TIMING
 from inferd_agent.rest.routes import Target
 from inferd_runtime import InvalidRequest, Job
 
-# The deadline of one request in milliseconds, beside the protocol's `timeout` parameter; the nearer one counts.
-TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 _MAX_TIMEOUT_MS = 86_400_000
 # From this much JSON on, reading and writing it leaves the loop.
 _LONG_JSON_BYTES = 256 << 10
@@ -44,7 +43,7 @@ class Infer:
         """Read, decode, run, encode."""
         arrived_ns = time.monotonic_ns()
         headers = call.message.headers
-        header_length = parse_header_length(headers.get("Inference-Header-Content-Length"))
+        header_length = parse_header_length(headers.get(HEADER_LENGTH))
         body = await self._bodies.read(call, header_length)
         if (len(body) if header_length is None else header_length) < _LONG_JSON_BYTES:
             request = decode_request(body, header_length)
@@ -52,31 +51,31 @@ class Infer:
             request = await self._off_loop(decode_request, body, header_length)
         job = self._job(call, target, request, arrived_ns)
         result = await self._bridge.infer(job)
-        header_length, buffers = await self._encode(request, job, result)
-        accept = headers.get("Accept-Encoding")
+        answer = _answer(call, job, *await self._encode(request, job, result))
+        accept = headers.get(ACCEPT_ENCODING)
         encoding = choose_encoding(accept) if accept else ""
-        return await self._answer(header_length, buffers, encoding)
+        return await self._compressed(answer, encoding) if encoding else answer
 
     def begin(
         self, call: Call, target: Target, done: Callable[[Request, Job, Result | None, Exception | None], None]
     ) -> Job:
         """As `handle`, without waiting, for a small body that is there and an answer that is not compressed."""
         arrived_ns = time.monotonic_ns()
-        header_length = parse_header_length(call.message.headers.get("Inference-Header-Content-Length"))
+        header_length = parse_header_length(call.message.headers.get(HEADER_LENGTH))
         request = decode_request(self._bodies.take(call), header_length)
         job = self._job(call, target, request, arrived_ns)
         self._bridge.submit(job, lambda result, error: done(request, job, result, error))
         return job
 
-    def end(self, request: Request, job: Job, result: Result) -> Answer | None:
+    def end(self, call: Call, request: Request, job: Job, result: Result) -> Answer | None:
         """The answer to what `begin` began; None where writing it takes so long that it has to leave the loop."""
         if _is_long(request, result):
             return None
-        return _plain(*self._encode_now(request, job, result))
+        return _answer(call, job, *self._encode_now(request, job, result))
 
-    async def end_slowly(self, request: Request, job: Job, result: Result) -> Answer:
+    async def end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> Answer:
         """The answer, made off the loop."""
-        return _plain(*await self._encode(request, job, result))
+        return _answer(call, job, *await self._encode(request, job, result))
 
     def _job(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Job:
         principal = call.principal
@@ -85,7 +84,7 @@ class Infer:
             request.inputs,
             version=target.version,
             outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
-            deadline_ns=arrived_ns + self._allowed_ns(request, call.message.headers.get(TIMEOUT_HEADER)),
+            deadline_ns=arrived_ns + self._allowed_ns(request, call.message.headers.get(TIMEOUT)),
             priority=principal.priority,
             principal=principal.name,
             request_id=call.id,
@@ -98,7 +97,7 @@ class Infer:
             allowed = min(allowed, request.timeout_us * 1000)
         if header is not None:
             if not (header.isascii() and header.isdigit() and len(header) <= 9 and int(header) <= _MAX_TIMEOUT_MS):
-                raise InvalidRequest(f"{TIMEOUT_HEADER} is a plain number of milliseconds, got {header[:40]!r}")
+                raise InvalidRequest(f"{TIMEOUT} is a plain number of milliseconds, got {header[:40]!r}")
             allowed = min(allowed, int(header) * 1_000_000)
         return allowed
 
@@ -120,14 +119,13 @@ class Infer:
             request, job.model, str(job.version), result, labels=description.labels, batched=is_batched
         )
 
-    async def _answer(self, header_length: int | None, buffers: Buffers, encoding: str) -> Answer:
-        answer = _plain(header_length, buffers)
-        if encoding:
-            if sum([len(each) for each in buffers]) < _LONG_COMPRESS_BYTES:
-                answer.buffers = (compress(buffers, encoding),)
-            else:
-                answer.buffers = (await self._off_loop(compress, buffers, encoding),)
-            answer.fields += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % encoding.encode()
+    async def _compressed(self, answer: Answer, encoding: str) -> Answer:
+        buffers = answer.buffers
+        if sum([len(each) for each in buffers]) < _LONG_COMPRESS_BYTES:
+            answer.buffers = (compress(buffers, encoding),)
+        else:
+            answer.buffers = (await self._off_loop(compress, buffers, encoding),)
+        answer.fields += b"Content-Encoding: %b\r\nVary: Accept-Encoding\r\n" % encoding.encode()
         return answer
 
     async def _off_loop(self, act: Callable[..., T], *given: Any) -> T:
@@ -148,7 +146,21 @@ def _is_long(request: Request, result: Result) -> bool:
     return size > _LONG_JSON_ELEMENTS and _wants_json(request)
 
 
-def _plain(header_length: int | None, buffers: Buffers) -> Answer:
-    if header_length is None:
-        return Answer(200, JSON, buffers)
-    return Answer(200, b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length), buffers)
+def _answer(call: Call, job: Job, header_length: int | None, buffers: Buffers) -> Answer:
+    fields = JSON
+    if header_length is not None:
+        fields = b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length)
+    if call.message.headers.get(TIMING) == "1":
+        fields += _timing(job)
+    return Answer(200, fields, buffers)
+
+
+def _timing(job: Job) -> bytes:
+    """Where the job's time went, in microseconds, and how many rows its batch had."""
+    return b"Inferd-Timing: queue=%.1f;gather=%.1f;run=%.1f;split=%.1f;rows=%d\r\n" % (
+        (job.started_ns - job.enqueued_ns) / 1000,
+        (job.gathered_ns - job.started_ns) / 1000,
+        (job.ran_ns - job.gathered_ns) / 1000,
+        (job.settled_ns - job.ran_ns) / 1000,
+        job.batch_rows,
+    )

@@ -27,17 +27,24 @@ _VERSION_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One kind of path. `scopes` any of which is needed: None is open to all, () to any known caller."""
+    """One kind of path. `scopes` any of which is needed: None is open to all, () to any known caller. `other` answers
+    a second method on the same path."""
 
     label: str
     method: str
     handler: Handler
     scopes: tuple[str, ...] | None
+    other: Endpoint | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have a meaning here."""
+        return (self.method, self.other.method) if self.other else (self.method,)
 
     @property
     def allow(self) -> str:
         """The Allow header."""
-        return "GET, HEAD, OPTIONS" if self.method == "GET" else f"{self.method}, OPTIONS"
+        return ", ".join(self.methods).replace("GET", "GET, HEAD") + ", OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from inferd.protocol import config_type
@@ -23,6 +24,9 @@ from inferd.protocol.messages import (
     TensorMetadata,
 )
 from inferd_runtime import ModelDescription, ModelNotReady, ModelSpec, State, StatsSnapshot, TensorSpec
+
+if TYPE_CHECKING:
+    from inferd_runtime import PlanState
 
 # The protocol's states; ours are finer. A model that is not served is UNAVAILABLE, with the reason.
 _STATES = {
@@ -139,6 +143,16 @@ def details(description: ModelDescription) -> dict[str, Any]:
         "quantisation": found,
         "labels": {name: len(labels) for name, labels in description.labels.items()},
     }
+
+
+def plan(description: ModelDescription, state: PlanState) -> dict[str, Any]:
+    """How a version is run and what that rests on, for `inferd explain`. Trials bear the names that `chosen`, `idle`
+    and `now` use."""
+    shown: dict[str, Any] = msgspec.to_builtins(state)
+    if state.evidence:
+        for trial, entry in zip(state.evidence.trials, shown["evidence"]["trials"], strict=True):
+            entry["name"] = str(trial.candidate)
+    return {"model": description.name, "version": description.version, "plan": description.plan, **shown}
 
 
 def _platform(description: ModelDescription) -> str:

@@ -1,0 +1,122 @@
+"""Plans over REST: what was measured, the order to measure, and where a request's time went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inferd_runtime import ModelNotFound, PlanState
+from tests.agent.plans import CHOSEN, EVIDENCE, MEASURED, MEASURING
+from tests.agent.rest.serving import ROW, Reply, Serving, infer_bytes, infer_parts, outputs, request
+
+PLAN = "/inferd/v1/models/mlp/plan"
+
+
+class Planner:
+    """Tells of measured plans, and takes orders, as a runtime does."""
+
+    def __init__(self) -> None:
+        self.state = MEASURED
+        self.asked: list[tuple[str, int | None]] = []
+        self.orders: list[dict[str, Any]] = []
+
+    def evidence(self, name: str, version: int | None = None) -> PlanState:
+        self.asked.append((name, version))
+        return self.state
+
+    def measure(self, name: str, **order: Any) -> None:
+        if name != "mlp":
+            raise ModelNotFound(f"there is no model {name!r}")
+        self.orders.append(order)
+        self.state = MEASURING
+
+
+@pytest.fixture
+def planner(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    """Answers in place of the runtime's planning."""
+    planner = Planner()
+    monkeypatch.setattr(served.runtime, "evidence", planner.evidence, raising=False)
+    monkeypatch.setattr(served.runtime, "measure", planner.measure, raising=False)
+    return planner
+
+
+def test_a_measured_plan_is_told_with_its_evidence(served: Serving, planner: Planner) -> None:
+    """The plan in service, every trial with the name that the choice uses, and nothing left out."""
+    found = served.get(PLAN).json()
+    assert (found["model"], found["version"], found["state"]) == ("mlp", 1, "measured")
+    assert found["plan"]["engine"] == "onnxruntime"
+    evidence = found["evidence"]
+    assert (evidence["chosen"], evidence["reason"]) == (str(CHOSEN), EVIDENCE.reason)
+    assert [trial["name"] for trial in evidence["trials"]] == [str(trial.candidate) for trial in EVIDENCE.trials]
+    assert evidence["trials"][2]["curve"] == [[1, 8200], [2, 12300]]
+    assert planner.asked == [("mlp", 1)]
+
+
+def test_every_version_has_its_own_plan(served: Serving, planner: Planner) -> None:
+    """A version in the path is the one that is told of; unknown models and versions are 404."""
+    assert served.get("/inferd/v1/models/versioned/versions/1/plan").json()["version"] == 1
+    assert served.get("/inferd/v1/models/versioned/plan").json()["version"] == 2
+    assert planner.asked == [("versioned", 1), ("versioned", 2)]
+    assert served.get("/inferd/v1/models/nobody/plan").status == 404
+    assert served.get("/inferd/v1/models/mlp/versions/7/plan").status == 404
+
+
+def test_an_order_to_measure_is_taken_at_once(served: Serving, planner: Planner) -> None:
+    """202 with the state as it is then; the body is optional, and a slip in it is told."""
+    reply = served.post(PLAN, {"budget_s": 60, "thorough": True})
+    assert reply.status == 202
+    assert (reply.json()["state"], reply.json()["done"], reply.json()["total"]) == ("measuring", 3, 9)
+    assert served.post(PLAN).status == 202
+    assert planner.orders == [{"budget_s": 60.0, "thorough": True}, {"budget_s": None, "thorough": False}]
+    for slip in ({"budget": 60}, {"budget_s": 0}, {"thorough": "yes"}):
+        assert "measure: " in served.post(PLAN, slip).error
+    assert served.post("/inferd/v1/models/nobody/plan").status == 404
+    assert len(planner.orders) == 2
+
+
+def test_who_may_read_may_not_order(served: Serving, planner: Planner) -> None:
+    """`read` shows plans, `admin` measures, `infer` does neither; both methods are named where another came."""
+    for scope, shown, ordered in (("read", 200, 403), ("infer", 403, 403), ("admin", 403, 202)):
+        token, _ = served.tokens.create(f"plan-{scope}", (scope,))
+        served.identity.follow()
+        headers = {"Authorization": f"Bearer {token}"}
+        assert served.get(PLAN, headers, tcp=True).status == shown
+        assert served.post(PLAN, b"", headers, tcp=True).status == ordered
+    reply = served.ask(request("DELETE", PLAN))
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, POST, OPTIONS")
+    assert "use GET or POST" in reply.error
+    reply = served.post("/inferd/v1/models/mlp/versions/1/plan")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def figures(reply: Reply) -> dict[str, float]:
+    """The header's figures by name."""
+    pairs = (part.split("=") for part in reply.headers["inferd-timing"].split(";"))
+    return {name: float(value) for name, value in pairs}
+
+
+@pytest.mark.parametrize("more", [{}, {"Accept-Encoding": "gzip"}], ids=["express", "ordinary"])
+def test_a_request_may_ask_where_its_time_went(served: Serving, more: dict[str, str]) -> None:
+    """Microseconds in the queue, gathering, running and splitting, and the rows of the batch; on both ways."""
+    found = figures(served.ask(infer_bytes("mlp", ROW.repeat(3, 0), {"inferd-timing": "1", **more})))
+    assert list(found) == ["queue", "gather", "run", "split", "rows"]
+    assert found.pop("rows") == 3
+    assert found["run"] > 0
+    assert min(found.values()) >= 0
+
+
+def test_a_long_json_answer_tells_its_time_too(served: Serving) -> None:
+    """An answer that is written off the loop has the header as well."""
+    body, headers = infer_parts(np.ones((1, 40_000), np.float32), parameters={"binary_data_output": False})
+    reply = served.post("/v2/models/wide/infer", body, {**headers, "Inferd-Timing": "1"})
+    assert figures(reply)["rows"] == 1
+    assert outputs(reply)["y"].shape == (1, 40_000)
+
+
+def test_nobody_is_told_who_did_not_ask(served: Serving) -> None:
+    """Without the header, with another value, and for a refusal there are no figures."""
+    assert "inferd-timing" not in served.ask(infer_bytes("mlp", ROW)).headers
+    assert "inferd-timing" not in served.ask(infer_bytes("mlp", ROW, {"Inferd-Timing": "0"})).headers
+    assert "inferd-timing" not in served.ask(infer_bytes("nobody", ROW, {"Inferd-Timing": "1"})).headers

@@ -9,6 +9,7 @@
     ├── LoadFailed             every engine refused the model, or its warm-up failed
     ├── EngineRefused          one engine cannot take this model (a reason in a plan, not yet a failure)
     ├── EngineFault            an engine failed while running a batch
+    │   └── HostDied           the process that an engine ran in is gone
     ├── Overloaded             a queue or budget is full; try again later
     ├── DeadlineExceeded       the job's deadline passed, or cannot be met
     ├── Cancelled              the caller left
@@ -19,6 +20,10 @@ expected and what to do, and are safe to show to the caller.
 """
 
 from __future__ import annotations
+
+from typing import Literal
+
+HostDeath = Literal["crashed", "hung", "memory", "gone"]
 
 
 class InferdError(Exception):
@@ -64,6 +69,18 @@ class EngineRefused(InferdError):
 
 class EngineFault(InferdError):
     """An engine failed while running a batch; carries the engine's own reason."""
+
+
+class HostDied(EngineFault):
+    """The process that an engine ran in is gone; `kind` is how.
+
+    "crashed" by itself, "hung" past a deadline, "memory" beyond its limit (both were killed by us), or "gone": closed,
+    killed by somebody else, or never started.
+    """
+
+    def __init__(self, message: str, *, kind: HostDeath) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class Overloaded(InferdError):

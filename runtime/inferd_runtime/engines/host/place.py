@@ -1,0 +1,59 @@
+"""One place in an engine host, as the parent holds it: a pipe for questions, one for answers, and shared memory.
+
+For one caller at a time. The parent's ends close with the place; the child's are handed over, so that the pipes end
+when it does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from inferd_runtime.engines.host import words
+from inferd_runtime.engines.host.region import Region, make_region
+from inferd_runtime.errors import EngineFault, EngineRefused, InferdError, InvalidRequest
+
+_ERRORS: dict[str, type[InferdError]] = {kind.__name__: kind for kind in (EngineRefused, EngineFault, InvalidRequest)}
+A = TypeVar("A", bound=words.Answer)
+
+
+class Place:
+    """`theirs` are the child's descriptors: questions, answers, shared memory."""
+
+    def __init__(self) -> None:
+        asked, self.questions = os.pipe()
+        self.answers, answered = os.pipe()
+        self._memory = make_region()
+        self.region = Region(self._memory)
+        self.theirs = (asked, answered, self._memory)
+
+    def hand_over(self) -> None:
+        """The child has what is its own, or never will."""
+        for fd in self.theirs[:2]:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Nobody is there any more."""
+        for fd in (self.questions, self.answers, self._memory):
+            os.close(fd)
+
+
+class Visit:
+    """One caller's use of a place; `watch(fd)` waits until an answer can be read."""
+
+    def __init__(self, place: Place, watch: Callable[[int], None]) -> None:
+        self.region = place.region
+        self._place = place
+        self._watch = watch
+
+    def ask(self, question: words.Question, expected: type[A]) -> A:
+        """Raises what the child's engine raised; EOFError and BrokenPipeError where the child is gone, ValueError where
+        its answer makes no sense."""
+        words.ask(self._place.questions, question)
+        answer = words.hear(self._place.answers, self._watch)
+        if isinstance(answer, expected):
+            return answer
+        if isinstance(answer, words.Failed) and answer.kind in _ERRORS:
+            raise _ERRORS[answer.kind](answer.reason)
+        raise ValueError(f"{type(answer).__name__} where {expected.__name__} was expected")

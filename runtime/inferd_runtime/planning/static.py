@@ -161,7 +161,9 @@ def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vet
         return None
     try:
         max_batch, note = _max_batch(session, wishes)
-        warmth = warm(session, is_batched=max_batch > 0, many_rows=_batch(max_batch, wishes))
+        batch = _batch(max_batch, wishes)
+        few = min(batch, OPENVINO_BATCH) if (candidate.engine, candidate.device) == (OPENVINO, "cpu") else batch
+        warmth = warm(session, is_batched=max_batch > 0, many_rows=lambda run_us: batch if run_us < INLINE_US else few)
         if max_batch and warmth.is_batch is False and wishes.max_batch is None:
             max_batch, note = 0, f"its free first dimension is not a batch: {warmth.batch_fault}"
     except BaseException:
@@ -305,14 +307,17 @@ def _useful_batch(opened: _Opened, wishes: Wishes, is_inline: bool) -> tuple[int
     batch, warmth = _batch(opened.max_batch, wishes), opened.warmth
     if not batch:
         return 0, f"Requests run one by one: {opened.batch_note}."
-    if wishes.batch or batch == 1 or warmth.fault or not warmth.many_us:
-        return batch, f"Up to {_counted(batch, 'row')} run together."
-    gain = warmth.run_us * batch / warmth.many_us
+    together = f"Up to {_counted(batch, 'row')} run together"
+    if wishes.batch or batch == 1:
+        return batch, f"{together}."
     if opened.candidate.engine == OPENVINO and opened.candidate.device == "cpu" and not is_inline:
         return OPENVINO_BATCH, f"Up to {OPENVINO_BATCH} rows run together: OpenVINO pays for every new number of rows."
+    if warmth.fault or not warmth.many_us:
+        return batch, f"{together}."
+    gain = warmth.run_us * batch / warmth.many_us
     if gain < LEAST_GAIN:
         return 1, f"Requests run side by side, not together: {batch} rows in one run went {gain:.2f} times as fast."
-    return batch, f"Up to {batch} rows run together, which went {gain:.2f} times as fast."
+    return batch, f"{together}, which went {gain:.2f} times as fast."
 
 
 def _sentences(ground: Ground, opened: _Opened, batch_why: str, inline_why: str, wishes: Wishes) -> Iterator[str]:

@@ -53,9 +53,16 @@ def is_batched_by_shape(session: Session) -> bool:
 
 
 def warm(
-    session: Session, *, is_batched: bool, many_rows: int, clock_ns: Callable[[], int] = time.perf_counter_ns
+    session: Session,
+    *,
+    is_batched: bool,
+    many_rows: Callable[[float], int],
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> Warmth:
-    """Run `session` a few times. Never raises for what the session does."""
+    """Run `session` a few times. Never raises for what the session does.
+
+    `many_rows` says how many rows to try together, given the microseconds that one takes.
+    """
     has_free_sizes = any(dim < 0 for spec in session.inputs for dim in spec.shape[is_batched:])
     is_guess = has_free_sizes or any(spec.dtype.kind not in "fV" for spec in session.inputs)
     fault = ""
@@ -122,12 +129,15 @@ def _batch_fault(session: Session, fill: _Fill) -> str:
     return "its inputs may differ in their first dimensions"
 
 
-def _measure(session: Session, fill: _Fill, warmth: Warmth, many_rows: int, clock_ns: Callable[[], int]) -> Warmth:
+def _measure(
+    session: Session, fill: _Fill, warmth: Warmth, many_rows: Callable[[float], int], clock_ns: Callable[[], int]
+) -> Warmth:
     batch_fault = _batch_fault(session, fill) if fill.is_batched else ""
     run_us = _median_us(session, fill.arrays(1), clock_ns)
     many_us = 0.0
-    if fill.is_batched and not batch_fault and many_rows > 1 and run_us * many_rows < 10 * _BUDGET_NS / 1000:
-        many = fill.arrays(many_rows)
+    rows = many_rows(run_us) if fill.is_batched and not batch_fault else 0
+    if rows > 1 and run_us * rows < 10 * _BUDGET_NS / 1000:
+        many = fill.arrays(rows)
         session.run(many, range(len(session.outputs)))  # the first run of a new shape pays for its compilation
         many_us = _median_us(session, many, clock_ns)
     return Warmth(

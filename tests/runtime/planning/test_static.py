@@ -353,7 +353,7 @@ def test_values_that_a_model_refuses_are_no_veto(ground: Ground, tmp_path: Path)
 def test_warm_up_is_bounded() -> None:
     """However large the fixed shapes, nothing enormous is made up, and slow runs are few."""
     huge = FakeSession([floats(-1, 1 << 20, 1 << 20)], [floats(-1, 1)])
-    assert "too large" in warm(huge, is_batched=True, many_rows=16).fault
+    assert "too large" in warm(huge, is_batched=True, many_rows=lambda _: 16).fault
     now = [0]
 
     def clock_ns() -> int:
@@ -361,5 +361,5 @@ def test_warm_up_is_bounded() -> None:
         return now[0]
 
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
-    assert warm(session, is_batched=True, many_rows=16, clock_ns=clock_ns).run_us == 40_000
+    assert warm(session, is_batched=True, many_rows=lambda _: 16, clock_ns=clock_ns).run_us == 40_000
     assert session.shapes == [(1, 2), (2, 2), (1, 2), (1, 2)]

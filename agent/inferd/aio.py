@@ -139,6 +139,7 @@ class AsyncClient:
         classification: int | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str | None = None,
+        timing: bool = False,
     ) -> Result:
         """Run a model on `inputs`; as `inferd.Client.infer`."""
         if classification is not None and outputs is None:
@@ -146,7 +147,7 @@ class AsyncClient:
             outputs = [output["name"] for output in found["outputs"]]
         call = calls.infer(
             model, inputs, outputs=outputs, version=version, classification=classification,
-            parameters=parameters, request_id=request_id,
+            parameters=parameters, request_id=request_id, timing=timing,
         )  # fmt: skip
         return await self._run(call, timeout_s)
 
@@ -193,6 +194,26 @@ class AsyncClient:
     async def descriptions(self, model: str | None = None, *, timeout_s: float | None = None) -> list[dict[str, Any]]:
         """What inferd knows of each version beyond the protocol: plan, vetoes, quantisation."""
         return await self._run(calls.descriptions(model), timeout_s)
+
+    async def evidence(
+        self, model: str, *, version: str | int | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """The plan that a model runs by, what was measured for it, and how far a measuring is."""
+        return await self._run(calls.evidence(model, version), timeout_s)
+
+    async def measure(
+        self,
+        model: str,
+        *,
+        budget_s: float | None = None,
+        thorough: bool = False,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Have a model measured and its plan chosen anew; returns at once what `evidence` tells, ask that how it goes.
+
+        `budget_s`: seconds to spend, as configured if not given. `thorough`: try every candidate.
+        """
+        return await self._run(calls.measure(model, budget_s=budget_s, thorough=thorough), timeout_s)
 
     async def metrics(self, *, timeout_s: float | None = None) -> str:
         """The daemon's metrics in Prometheus' text form."""
@@ -241,7 +262,7 @@ class AsyncClient:
         if call.encode is not None:
             length, buffers = call.encode(deadline.left_s())
             size = sum(map(len, buffers))
-            headers = {**headers, **body_headers(length, size)}
+            headers = {**headers, **body_headers(length, size), **call.headers}
             data = b"".join(buffers) if size <= JOIN_BYTES else _Buffers(buffers)
         async with session.request(
             call.method, self._target(call.path), data=data, headers=headers, allow_redirects=False,

@@ -6,7 +6,7 @@ Both clients send these, so they cannot differ in anything but how they wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +26,9 @@ from inferd.protocol import (
 from inferd.protocol.datatypes import Array, Buffer
 
 T = TypeVar("T")
+TIMING = "Inferd-Timing"
+# The paths beyond the protocol.
+OURS = "/inferd/v1/models"
 Body = tuple[int | None, list[bytes | memoryview]]
 
 
@@ -40,19 +43,23 @@ class Reply:
 
 @dataclass(slots=True)
 class Call(Generic[T]):
-    """One call. `encode` makes the body for an attempt that has so many seconds left."""
+    """One call. `encode` makes the body for an attempt that has so many seconds left. `headers` are its own."""
 
     method: str
     path: str
     read: Callable[[Reply], T]
     encode: Callable[[float], Body] | None = None
     is_repeatable: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Result(Mapping[str, Array]):
-    """The outputs by name, in the server's order; arrays are read-only views on the answer."""
+    """The outputs by name, in the server's order; arrays are read-only views on the answer.
 
-    __slots__ = ("_outputs", "id", "model_name", "model_version", "request_id")
+    `timing`, where it was asked for: microseconds of `queue`, `gather`, `run` and `split`, and the `rows` of the batch.
+    """
+
+    __slots__ = ("_outputs", "id", "model_name", "model_version", "request_id", "timing")
 
     def __init__(self, reply: Reply) -> None:
         length = parse_header_length(reply.headers.get(HEADER_LENGTH.lower()))
@@ -62,6 +69,8 @@ class Result(Mapping[str, Array]):
         self.model_name = response.model_name
         self.model_version = response.model_version
         self.request_id = reply.headers.get("x-request-id")
+        timing = reply.headers.get(TIMING.lower())
+        self.timing = _read_timing(timing) if timing else {}
 
     def __getitem__(self, name: str) -> Array:
         return self._outputs[name]
@@ -86,6 +95,7 @@ def infer(
     classification: int | None,
     parameters: Mapping[str, Parameter] | None,
     request_id: str | None,
+    timing: bool,
 ) -> Call[Result]:
     """An inference over binary tensors. The time left is told to the server, which then need not work in vain."""
     try:
@@ -100,7 +110,8 @@ def infer(
         told = fixed if own_timeout else {**fixed, "timeout": max(1, int(left_s * 1e6))}
         return encode_request(arrays, wanted, told, id=request_id or "")
 
-    return Call("POST", _model(model, version) + "/infer", _read_result, encode)
+    headers = {TIMING: "1"} if timing else {}
+    return Call("POST", _model(model, version) + "/infer", _read_result, encode, headers=headers)
 
 
 def is_live() -> Call[bool]:
@@ -142,8 +153,20 @@ def index(*, ready: bool) -> Call[list[dict[str, Any]]]:
 
 def descriptions(model: str | None) -> Call[list[dict[str, Any]]]:
     """What inferd knows beyond the protocol: plan, vetoes, quantisation."""
-    path = "/inferd/v1/models" if model is None else f"/inferd/v1/models/{quote(model, safe='')}"
-    return Call("GET", path, _read_list)
+    return Call("GET", OURS if model is None else _model(model, None, OURS), _read_list)
+
+
+def evidence(model: str, version: str | int | None) -> Call[dict[str, Any]]:
+    """How a model is run, what was measured for it, and how far a measuring is."""
+    return Call("GET", _model(model, version, OURS) + "/plan", _read_object)
+
+
+def measure(model: str, *, budget_s: float | None, thorough: bool) -> Call[dict[str, Any]]:
+    """Order a measuring; answered at once with what `evidence` tells at that moment."""
+    body = msgspec.json.encode({"budget_s": budget_s, "thorough": thorough})
+    return Call(
+        "POST", _model(model, None, OURS) + "/plan", _read_object, lambda _: (None, [body]), is_repeatable=False
+    )
 
 
 def metrics() -> Call[str]:
@@ -166,8 +189,8 @@ def _control(model: str, verb: str) -> Call[None]:
     return Call("POST", path, _read_nothing, lambda _: (None, [b"{}"]), is_repeatable=False)
 
 
-def _model(model: str, version: str | int | None) -> str:
-    path = f"/v2/models/{quote(model, safe='')}"
+def _model(model: str, version: str | int | None, root: str = "/v2/models") -> str:
+    path = f"{root}/{quote(model, safe='')}"
     return path if version is None else f"{path}/versions/{quote(str(version), safe='')}"
 
 
@@ -188,6 +211,12 @@ def _read_result(reply: Reply) -> Result:
         return Result(_checked(reply))
     except ProtocolError as error:
         raise BadResponse(str(error), status=reply.status) from error
+
+
+def _read_timing(text: str) -> dict[str, float]:
+    """`queue=3.1;rows=2` as a dict; what is no figure is left out, so that later servers may say more."""
+    pairs = (part.partition("=") for part in text.split(";"))
+    return {name: float(value) for name, _, value in pairs if value.replace(".", "", 1).isdecimal()}
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])

@@ -87,11 +87,12 @@ class Client:
         classification: int | None = None,
         parameters: Mapping[str, Parameter] | None = None,
         request_id: str | None = None,
+        timing: bool = False,
     ) -> Result:
         """Run a model on `inputs` (arrays, or what numpy makes arrays of; str and bytes become BYTES).
 
-        `outputs`: only these. `classification`: the best so many classes instead of the scores. The arrays of the
-        result are read-only.
+        `outputs`: only these. `classification`: the best so many classes instead of the scores. `timing`: ask where
+        the time goes, for the result's `timing`. The arrays of the result are read-only.
         """
         if classification is not None and outputs is None:
             outputs = [
@@ -99,7 +100,7 @@ class Client:
             ]
         call = calls.infer(
             model, inputs, outputs=outputs, version=version, classification=classification,
-            parameters=parameters, request_id=request_id,
+            parameters=parameters, request_id=request_id, timing=timing,
         )  # fmt: skip
         return self._run(call, timeout_s)
 
@@ -144,6 +145,26 @@ class Client:
     def descriptions(self, model: str | None = None, *, timeout_s: float | None = None) -> list[dict[str, Any]]:
         """What inferd knows of each version beyond the protocol: plan, vetoes, quantisation."""
         return self._run(calls.descriptions(model), timeout_s)
+
+    def evidence(
+        self, model: str, *, version: str | int | None = None, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """The plan that a model runs by, what was measured for it, and how far a measuring is."""
+        return self._run(calls.evidence(model, version), timeout_s)
+
+    def measure(
+        self,
+        model: str,
+        *,
+        budget_s: float | None = None,
+        thorough: bool = False,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Have a model measured and its plan chosen anew; returns at once what `evidence` tells, ask that how it goes.
+
+        `budget_s`: seconds to spend, as configured if not given. `thorough`: try every candidate.
+        """
+        return self._run(calls.measure(model, budget_s=budget_s, thorough=thorough), timeout_s)
 
     def metrics(self, *, timeout_s: float | None = None) -> str:
         """The daemon's metrics in Prometheus' text form."""

@@ -45,5 +45,5 @@ def write_head(call: Call[Any], fixed: bytes, deadline: Deadline) -> tuple[bytes
     if call.encode is None:
         return b"%b %b HTTP/1.1\r\n%b\r\n" % (call.method.encode(), call.path.encode(), fixed), EMPTY[1]
     length, buffers = call.encode(deadline.left_s())
-    lines = spell(body_headers(length, sum(map(len, buffers))))
+    lines = spell({**body_headers(length, sum(map(len, buffers))), **call.headers})
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (call.method.encode(), call.path.encode(), lines, fixed), buffers

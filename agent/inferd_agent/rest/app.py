@@ -337,8 +337,8 @@ class RestApp:
             "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
             "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
-            "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read",), measure),
-            "/inferd/v1/models/{m}/versions/{n}/plan": Endpoint("plan", "GET", plans.show, ("read",)),
+            "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin"), measure),
+            "/inferd/v1/models/{m}/versions/{n}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin")),
         }
         for word, handler in (("load", models.load), ("unload", models.unload)):
             table[f"/v2/repository/models/{{m}}/{word}"] = Endpoint(word, "POST", handler, ("admin",))

@@ -76,9 +76,9 @@ def test_an_order_to_measure_is_taken_at_once(served: Serving, planner: Planner)
     assert len(planner.orders) == 2
 
 
-def test_who_may_read_may_not_order(served: Serving, planner: Planner) -> None:
-    """`read` shows plans, `admin` measures, `infer` does neither; both methods are named where another came."""
-    for scope, shown, ordered in (("read", 200, 403), ("infer", 403, 403), ("admin", 403, 202)):
+def test_who_may_only_read_may_not_order(served: Serving, planner: Planner) -> None:
+    """`read` shows plans, `admin` orders and follows, `infer` does neither; a third method is told of both."""
+    for scope, shown, ordered in (("read", 200, 403), ("infer", 403, 403), ("admin", 200, 202)):
         token, _ = served.tokens.create(f"plan-{scope}", (scope,))
         served.identity.follow()
         headers = {"Authorization": f"Bearer {token}"}

@@ -109,6 +109,8 @@ class Server:
         headers = {"X-Request-Id": "r1"}
         if length is not None:
             headers[HEADER_LENGTH] = str(length)
+        if request.headers.get("Inferd-Timing") == "1":
+            headers["Inferd-Timing"] = "queue=12.5;run=85;rows=2;novelty=yes"
         return web.Response(body=b"".join(buffers), headers=headers, content_type="application/octet-stream")
 
     def describe(self, request: web.Request, body: bytes) -> web.StreamResponse:
@@ -126,6 +128,8 @@ class Server:
             "/v2/repository/models/echo/unload": {},
             "/inferd/v1/models": [{"name": "echo"}],
             "/inferd/v1/models/echo": [{"name": "echo"}],
+            "/inferd/v1/models/echo/plan": {"model": "echo", "state": "static", "ordered": body.decode()},
+            "/inferd/v1/models/echo/versions/3/plan": {"model": "echo", "version": 3},
         }  # fmt: skip
         if request.path == "/metrics":
             return web.Response(text="inferd_up 1\n")

@@ -65,6 +65,18 @@ async def test_options_reach_the_server(kind: str, site: Site) -> None:
 
 
 @both_kinds
+async def test_a_result_tells_its_timing_if_asked(kind: str, site: Site) -> None:
+    """Figures by name; words that a later server may add are left out, and who did not ask gets none."""
+    async with Both(kind, site.unix, token=TOKEN) as client:
+        assert (await client.call("infer", "echo", {"x": X}, timing=True)).timing == {
+            "queue": 12.5,
+            "run": 85,
+            "rows": 2,
+        }
+        assert (await client.call("infer", "echo", {"x": X})).timing == {}
+
+
+@both_kinds
 async def test_every_other_call(kind: str, site: Site) -> None:
     """The answers come as plain data, over the paths of the protocol."""
     async with Both(kind, site.unix, token=TOKEN) as client:
@@ -83,6 +95,11 @@ async def test_every_other_call(kind: str, site: Site) -> None:
         assert await client.call("models") == ["echo"]
         assert (await client.call("descriptions"))[0]["name"] == "echo"
         assert (await client.call("descriptions", "echo"))[0]["name"] == "echo"
+        assert (await client.call("evidence", "echo"))["state"] == "static"
+        assert (await client.call("evidence", "echo", version=3))["version"] == 3
+        assert (await client.call("measure", "echo"))["ordered"] == '{"budget_s":null,"thorough":false}'
+        ordered = (await client.call("measure", "echo", budget_s=60, thorough=True))["ordered"]
+        assert ordered == '{"budget_s":60,"thorough":true}'
         assert await client.call("metrics") == "inferd_up 1\n"
         assert await client.call("load", "echo") is None
         assert await client.call("unload", "echo") is None

@@ -81,6 +81,9 @@ class Engine(Protocol):
         A library that is installed but broken still says "cpu": `open` then refuses with the reason.
         """
 
+    def precisions(self, device: str) -> tuple[str, ...]:
+        """What `SessionOptions.precision` may ask for on `device` beyond what "auto" means there anyway."""
+
     def reads(self, path: Path) -> bool:
         """Whether files with this suffix are for this engine at all."""
 

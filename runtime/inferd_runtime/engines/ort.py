@@ -83,6 +83,9 @@ class OrtEngine:
                 names += [f"{kind}:{index}" for index in range(self._gpus())]
         return tuple(names)
 
+    def precisions(self, device: str) -> tuple[str, ...]:
+        return ()  # it computes in the file's own types
+
     def reads(self, path: Path) -> bool:
         return path.suffix == ".onnx"
 

@@ -72,6 +72,16 @@ class OvEngine:
         except EngineRefused:
             return ("cpu",)  # open() says why it is not
 
+    def precisions(self, device: str) -> tuple[str, ...]:
+        try:
+            self._import()
+            known = self._core.get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
+            usual = self._core.get_property(device.upper(), "INFERENCE_PRECISION_HINT").get_type_name()
+        except Exception:  # a device that does not tell is used as it is
+            return ()
+        names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+        return tuple(name for capability, name in names.items() if capability in known and name != usual)
+
     def reads(self, path: Path) -> bool:
         return path.suffix in _SUFFIXES
 

@@ -90,7 +90,7 @@ def test_scores_of_nothing_prove_nothing() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_broken(bad: float) -> None:
-    """NaN or infinity where the reference has a number is no matter of distance; where it has none it does not count."""
+    """NaN or infinity where the reference has a number is no distance; where it has none nothing is compared."""
     answer = NUMBERS.copy()
     answer[3, 1] = bad
     assert compare(NUMBERS, answer).is_broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -17,9 +18,11 @@ def measure(
     session: Session, inputs: Sequence[Array], callers: int, seconds: float, clock_ns: Clock = time.perf_counter_ns
 ) -> Measured:
     """`callers` run the same inputs over and over for so long, each once at least, after a run that pays for what is
-    new. Raises what a run raises."""
+    new. `inputs` of several runs, one behind the other, take turns. Raises what a run raises."""
+    count = len(session.inputs) or 1
+    turns = [inputs[begin : begin + count] for begin in range(0, len(inputs), count)] or [inputs]
     start = threading.Barrier(callers)
-    group = [_Caller(session, inputs, round(seconds * 1e9), start, clock_ns) for _ in range(callers)]
+    group = [_Caller(session, turns, round(seconds * 1e9), start, clock_ns) for _ in range(callers)]
     threads = [threading.Thread(target=caller.work, daemon=True) for caller in group]
     for thread in threads:
         thread.start()
@@ -41,10 +44,15 @@ class _Caller:
     """One that runs and notes how long each run took."""
 
     def __init__(
-        self, session: Session, inputs: Sequence[Array], span_ns: int, start: threading.Barrier, clock_ns: Clock
+        self,
+        session: Session,
+        turns: Sequence[Sequence[Array]],
+        span_ns: int,
+        start: threading.Barrier,
+        clock_ns: Clock,
     ) -> None:
         self._session = session
-        self._inputs = inputs
+        self._turns = turns
         self._span_ns = span_ns
         self._start = start
         self._clock_ns = clock_ns
@@ -62,13 +70,14 @@ class _Caller:
             self._start.abort()
 
     def _run(self) -> None:
-        run, inputs, clock_ns = self._session.run, self._inputs, self._clock_ns
+        run, turns, clock_ns = self._session.run, itertools.cycle(self._turns), self._clock_ns
         outputs = range(len(self._session.outputs))
-        run(inputs, outputs)
+        for inputs in self._turns:
+            run(inputs, outputs)
         self._start.wait()
         begin = before = clock_ns()
         while before - begin < self._span_ns or not self.took_ns:
-            run(inputs, outputs)
+            run(next(turns), outputs)
             now = clock_ns()
             self.took_ns.append(now - before)
             before = now

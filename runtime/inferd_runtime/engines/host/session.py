@@ -39,12 +39,12 @@ class HostedSession:
             return [array if array.dtype == STRING else array.copy() for array in answers]
 
     def measure(
-        self, inputs: Sequence[Array], *, seconds: float, callers: int = 1, timeout_s: float = 60.0
+        self, *turns: Sequence[Array], seconds: float, callers: int = 1, timeout_s: float = 60.0
     ) -> words.Measured:
         """Run the same inputs over and over for `seconds`, by `callers` threads of the child at once, and time the runs
-        there. Each caller's first run is not counted, and at least one is. Raises EngineFault, InvalidRequest,
-        HostDied."""
-        arrays = self._settled(inputs)
+        there; several inputs take turns. Each caller's first run of each is not counted, and at least one is. Raises
+        EngineFault, InvalidRequest, HostDied."""
+        arrays = [array for inputs in turns for array in self._settled(inputs)]
         with self._host.visit(timeout_s) as visit:
             slots = visit.region.put(arrays)
             return visit.ask(words.Measure(self._number, slots, callers, seconds), words.Measured)

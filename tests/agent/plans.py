@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferd_runtime import Candidate, Evidence, Plan, PlanState, Trial, Veto
+import pytest
+
+from inferd_runtime import Candidate, Evidence, ModelNotFound, Plan, PlanState, Runtime, Trial, Veto
 
 
 def trial(candidate: Candidate, run_us: float, rows_per_s: float, batch: int, **more: Any) -> Trial:
@@ -58,3 +60,28 @@ STATIC_PLAN = Plan(
     "Static rule: onnxruntime on cpu, variant int8, because a run of this small model is shortest there.",
     (Veto("openvino cpu int8", "a run of one row took 120 us, 90 us on onnxruntime cpu int8"),),
 )  # fmt: skip
+
+
+class Planner:
+    """Answers for `runtime` until the test ends: `now`, and after an order to measure `then`, one after the other."""
+
+    def __init__(self, runtime: Runtime, patch: pytest.MonkeyPatch, now: PlanState, *then: PlanState) -> None:
+        self.now = now
+        self.then = list(then) or [MEASURING]
+        self.asked: list[tuple[str, int | None]] = []
+        self.orders: list[dict[str, Any]] = []
+        patch.setattr(runtime, "evidence", self.evidence, raising=False)
+        patch.setattr(runtime, "measure", self.measure, raising=False)
+
+    def evidence(self, name: str, version: int | None = None) -> PlanState:
+        """What is known at this moment."""
+        self.asked.append((name, version))
+        if self.orders and self.then:
+            self.now = self.then.pop(0)
+        return self.now
+
+    def measure(self, name: str, **order: Any) -> None:
+        """Take an order for mlp."""
+        if name != "mlp":
+            raise ModelNotFound(f"there is no model {name!r}")
+        self.orders.append(order)

@@ -24,6 +24,8 @@ COMMANDS = {
     "serve": "Run the daemon: load the models of a folder and answer requests.",
     "demo": "Serve the bundled INT8 model, send it real handwritten digits, show what came back.",
     "models": "Show models: state, engine and why, INT8 or not, inputs and outputs.",
+    "explain": "Show how a model is run on this machine, what was measured for that, and why.",
+    "plan": "Measure a model on this machine now, with progress, and serve with what is best.",
     "infer": "Send one inference from files (.npy, .json, images) and show the answer.",
     "bench": "Load a model with requests and report throughput and latency percentiles.",
     "probe": "Show what inferd sees of this machine: CPU, INT8 instructions, cores, memory, devices.",
@@ -77,6 +79,7 @@ def group() -> None:
     Serve a folder:       inferd serve --models ./models
     Ask it something:     inferd infer MODEL --input NAME=file.npy
     What is it doing?     inferd models
+    Why this engine?      inferd explain MODEL
 
     Commands that call a daemon find the local one by themselves; --url and --token (or INFERD_URL, INFERD_TOKEN) point
     them elsewhere. Every command that prints a table also prints --json. `inferd COMMAND --help` says more.

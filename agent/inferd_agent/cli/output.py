@@ -82,16 +82,16 @@ def print_heading(name: str, rest: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, *, show: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error where that is a terminal; what is yielded takes the share that is done."""
+def progress(what: str, *, show: bool) -> Iterator[Callable[..., None]]:
+    """A bar on standard error where that is a terminal; what is yielded takes the share that is done, and a note."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     is_shown = show and sys.stderr is not None and sys.stderr.isatty()
-    columns = (TextColumn(what), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_shown) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+        task = bar.add_task("", total=1.0)
+        yield lambda share, note="": bar.update(task, completed=share, description=note)
 
 
 def _print(what: RenderableType) -> None:

@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from inferd_runtime import ModelNotFound, PlanState
-from tests.agent.plans import CHOSEN, EVIDENCE, MEASURED, MEASURING
+from tests import onnx_models
+from tests.agent.plans import CHOSEN, EVIDENCE, MEASURED, Planner
 from tests.agent.rest.serving import ROW, Reply, Serving, infer_bytes, infer_parts, outputs, request
 
 PLAN = "/inferd/v1/models/mlp/plan"
 
 
-class Planner:
-    """Tells of measured plans, and takes orders, as a runtime does."""
-
-    def __init__(self) -> None:
-        self.state = MEASURED
-        self.asked: list[tuple[str, int | None]] = []
-        self.orders: list[dict[str, Any]] = []
-
-    def evidence(self, name: str, version: int | None = None) -> PlanState:
-        self.asked.append((name, version))
-        return self.state
-
-    def measure(self, name: str, **order: Any) -> None:
-        if name != "mlp":
-            raise ModelNotFound(f"there is no model {name!r}")
-        self.orders.append(order)
-        self.state = MEASURING
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A front end with mlp, wide and two versions of versioned."""
+    folder = tmp_path_factory.mktemp("r")
+    models = folder / "models"
+    onnx_models.mlp(models / "mlp" / "1" / "model.onnx")
+    onnx_models.dynamic_width(models / "wide.onnx")
+    for version in (1, 2):
+        onnx_models.mlp(models / "versioned" / str(version) / "model.onnx")
+    for path in (models / "mlp" / "model.toml", models / "wide.toml"):
+        path.write_text('engine = "onnxruntime"\n')
+    (models / "versioned" / "model.toml").write_text('engine = "onnxruntime"\nversions = "all"\n')
+    serving = Serving(folder, models)
+    serving.start()
+    yield serving
+    serving.stop()
 
 
 @pytest.fixture
 def planner(served: Serving, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """Answers in place of the runtime's planning."""
-    planner = Planner()
-    monkeypatch.setattr(served.runtime, "evidence", planner.evidence, raising=False)
-    monkeypatch.setattr(served.runtime, "measure", planner.measure, raising=False)
-    return planner
+    return Planner(served.runtime, monkeypatch, MEASURED)
 
 
 def test_a_measured_plan_is_told_with_its_evidence(served: Serving, planner: Planner) -> None:

@@ -2,6 +2,7 @@
 
 It runs in a process of its own and prints one JSON object; a connection sends its next request when the last answer is
 complete. Latency is from the last write to the end of the answer. An answer that is not 200 ends the run with its text.
+Where the request has the id 0000000000, every copy sent gets an id of its own.
 
     python -m bench.load --socket S --ca CA.pem --request FILE --connections 8 --seconds 2 [--core 1]
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 import uvloop
 
 WARM_UP_S = 0.4
+ID = b'"id":"0000000000"'
+BUFFER_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -30,32 +33,42 @@ class Tally:
     latencies_ns: list[int] = field(default_factory=list)
     is_counting: bool = False
     failure: str = ""
+    sent: int = 0
 
 
-class Caller(asyncio.Protocol):
+class Caller(asyncio.BufferedProtocol):
     """One connection: send, read one answer, note the time, again."""
 
     def __init__(self, request: bytes, tally: Tally, over: asyncio.Future[None]) -> None:
         self._request = request
+        self._id_at = request.find(ID) + len(ID) - 11 if ID in request else 0
         self._tally = tally
         self._over = over
         self._head = b""
         self._missing = 0
         self._sent_ns = 0
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._send()
 
     def _send(self) -> None:
+        request, at = self._request, self._id_at
+        if at:
+            self._tally.sent += 1
+            request = b"%b%010d%b" % (request[:at], self._tally.sent, request[at + 10 :])
         self._sent_ns = time.perf_counter_ns()
-        self._transport.write(self._request)  # type: ignore[attr-defined]
+        self._transport.write(request)  # type: ignore[attr-defined]
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._missing:
-            self._missing -= len(data)
+            self._missing -= nbytes
         else:
-            self._head += data
+            self._head += self._buffer[:nbytes]
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 return
@@ -87,7 +100,9 @@ class Caller(asyncio.Protocol):
             self._over.set_result(None)
 
 
-async def load(socket: str, ca: str, request: bytes, connections: int, seconds: float) -> dict[str, float | int | str]:
+async def load(
+    socket: str, ca: str, request: bytes, connections: int, seconds: float, warm_up_s: float = WARM_UP_S
+) -> dict[str, float | int | str]:
     """Run the loop and sum it up; times in microseconds."""
     context = ssl.create_default_context(cafile=ca) if ca else None
     tally, loop = Tally(), asyncio.get_running_loop()
@@ -98,7 +113,7 @@ async def load(socket: str, ca: str, request: bytes, connections: int, seconds: 
             lambda: Caller(request, tally, over), socket, ssl=context, server_hostname="localhost" if context else None
         )
         transports.append(transport)
-    await asyncio.wait([over], timeout=WARM_UP_S)
+    await asyncio.wait([over], timeout=warm_up_s)
     tally.is_counting = True
     start_s, cpu_s = time.perf_counter(), time.process_time()
     await asyncio.wait([over], timeout=seconds)
@@ -136,11 +151,13 @@ def main() -> int:
     arguments.add_argument("--request", type=Path, required=True, help="file with the bytes of the whole request")
     arguments.add_argument("--connections", type=int, default=1)
     arguments.add_argument("--seconds", type=float, default=2.0)
+    arguments.add_argument("--warm-up", type=float, default=WARM_UP_S, help="seconds before counting begins")
     arguments.add_argument("--core", type=int, default=-1, help="run on this core only")
     given = arguments.parse_args()
     if given.core >= 0:
         os.sched_setaffinity(0, {given.core})
-    found = uvloop.run(load(given.socket, given.ca, given.request.read_bytes(), given.connections, given.seconds))
+    request = given.request.read_bytes()
+    found = uvloop.run(load(given.socket, given.ca, request, given.connections, given.seconds, given.warm_up))
     print(json.dumps(found))
     return 1 if found["failure"] else 0
 

@@ -24,14 +24,18 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench import footprint, servers
+from bench import footprint, load, servers
 from inferd_agent import demo
 
 RESULTS = Path(__file__).parent / "results"
 RECOGNISER = "ppocr-recogniser"
 LINE = (1, 3, 48, 320)
 CONNECTIONS = (1, 8, 64)
+FRESH_AT = (1, 8)
 ENGINE_CONNECTIONS = 8
+# The polite governor gave cores back to the engine that ran alone just before, and takes them again within this time.
+REGROWN_S = 3.0
+FRESH_ID = "0" * 10  # the load generator puts a new one in every request
 Rows = list[dict[str, Any]]
 
 
@@ -46,7 +50,10 @@ def front_end(folder: Path, rounds: int, seconds: float) -> Rows:
         )
         tls = running.state / "tls"
         with servers.echo(folder, tls / "cert.pem", tls / "key.pem", core=0) as bare:
-            return [front_end_at(connections, request, bare, running, rounds, seconds) for connections in CONNECTIONS]
+            rows = [front_end_at(connections, request, bare, running, rounds, seconds) for connections in CONNECTIONS]
+            request.write_bytes(servers.infer_request(demo.MODEL, demo.INPUT, image, running.token, FRESH_ID))
+            fresh = [front_end_at(connections, request, bare, running, rounds, seconds) for connections in FRESH_AT]
+            return rows + [row | {"fresh_ids": True} for row in fresh]
 
 
 def front_end_at(
@@ -71,8 +78,7 @@ def engine(folder: Path, fetched: Path, rounds: int, seconds: float) -> dict[str
     """The daemon and its engine alone in turns, with the engine, threads and streams that the daemon chose."""
     models = servers.only(fetched, (RECOGNISER,), folder / "engine-models")
     line = np.random.default_rng(1).uniform(-1, 1, LINE).astype(np.float32)
-    # The polite governor would give cores back to the engine that runs alone before it: here both get all of them.
-    with servers.daemon(folder / "engine", models, INFERD_RUNTIME_GOVERNOR="fixed") as running:
+    with servers.daemon(folder / "engine", models) as running:
         request = folder / "line.http"
         request.write_bytes(servers.infer_request(RECOGNISER, "x", line, running.token))
         servers.wait_for(
@@ -83,8 +89,11 @@ def engine(folder: Path, fetched: Path, rounds: int, seconds: float) -> dict[str
         found: dict[str, Rows] = {"raw": [], "plain": [], "tls": []}
         for _ in range(rounds):
             found["raw"].append(raw_engine(model, plan, seconds))
-            found["plain"].append(servers.generate(running.plain, None, request, ENGINE_CONNECTIONS, seconds))
-            found["tls"].append(servers.generate(running.socket, running.ca, request, ENGINE_CONNECTIONS, seconds))
+            for name, socket, ca in (("plain", running.plain, None), ("tls", running.socket, running.ca)):
+                warm_up_s = REGROWN_S if name == "plain" else load.WARM_UP_S
+                found[name].append(
+                    servers.generate(socket, ca, request, ENGINE_CONNECTIONS, seconds, warm_up_s=warm_up_s)
+                )
     rates = {name: [run["per_s"] for run in runs] for name, runs in found.items()}
     ratios = {
         f"{name}_ratio": round(statistics.median(a / b for a, b in zip(rates[name], rates["raw"], strict=True)), 3)
@@ -134,9 +143,10 @@ def checks(found: dict[str, Any]) -> list[tuple[str, float, str, float]]:
     rows: list[tuple[str, float, str, float]] = []
     for row in found.get("front_end", ()):
         count = row["connections"]
-        rows.append((f"throughput of echo, {count} connections", row["throughput_ratio"], ">=", 0.6))
+        ids = ", fresh ids" if "fresh_ids" in row else ""
+        rows.append((f"throughput of echo, {count} connections{ids}", row["throughput_ratio"], ">=", 0.6))
         if count == 1:
-            rows.append(("p50 of echo, 1 connection", row["p50_ratio"], "<=", 1.8))
+            rows.append((f"p50 of echo, 1 connection{ids}", row["p50_ratio"], "<=", 1.8))
     if "engine" in found:
         rows.append(("recogniser of raw engine, Unix socket", found["engine"]["plain_ratio"], ">=", 0.95))
         rows.append(("recogniser of raw engine, with TLS", found["engine"]["tls_ratio"], ">=", 0.95))

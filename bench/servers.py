@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import load
+
 INFERD = [sys.executable, "-m", "inferd_agent"]
 READY_S = 60.0
 
@@ -104,11 +106,13 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.002)
 
 
-def infer_request(model: str, name: str, array: np.ndarray[Any, Any], token: str) -> bytes:
+def infer_request(model: str, name: str, array: np.ndarray[Any, Any], token: str, request_id: str = "") -> bytes:
     """The bytes of a whole infer request, tensors binary both ways."""
     tensor: dict[str, Any] = {"name": name, "shape": list(array.shape), "datatype": "FP32"}
     tensor["parameters"] = {"binary_data_size": array.nbytes}
-    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    fields: dict[str, Any] = {"id": request_id} if request_id else {}
+    fields |= {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    header = json.dumps(fields, separators=(",", ":")).encode()
     head = (
         f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: {len(header)}\r\n"
@@ -118,11 +122,18 @@ def infer_request(model: str, name: str, array: np.ndarray[Any, Any], token: str
 
 
 def generate(
-    socket: Path, ca: Path | None, request: Path, connections: int, seconds: float, core: int = -1
+    socket: Path,
+    ca: Path | None,
+    request: Path,
+    connections: int,
+    seconds: float,
+    core: int = -1,
+    warm_up_s: float = load.WARM_UP_S,
 ) -> dict[str, Any]:
     """One run of the load generator, as its JSON."""
     command = [sys.executable, "-m", "bench.load", "--socket", str(socket), "--request", str(request)]
     command += ["--connections", str(connections), "--seconds", str(seconds), "--core", str(core)]
+    command += ["--warm-up", str(warm_up_s)]
     if ca is not None:
         command += ["--ca", str(ca)]
     found: dict[str, Any] = output_of(command)

@@ -6,6 +6,7 @@ are compared with the bytes present before anything is allocated. The inputs of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -82,9 +83,9 @@ class _OutputOut(msgspec.Struct, gc=False):
     parameters: dict[str, Parameter] | UnsetType = UNSET
 
 
-class _RequestOut(msgspec.Struct, omit_defaults=True, gc=False):
+class _RequestOut(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    id: str = ""  # first, where `_ID` finds it
     inputs: list[TensorOut]
-    id: str = ""
     parameters: Mapping[str, Parameter] | None = None
     outputs: list[_OutputOut] | None = None
 
@@ -98,6 +99,8 @@ _NO_PARAMETERS: Mapping[str, Parameter] = MappingProxyType({})
 # Headers that are remembered: half a megabyte of text at most.
 _KEPT_HEADERS = 512
 _KEPT_BYTES = 1024
+# The id of a request whose header begins with it, as clients write it: what differs where all else is repeated.
+_ID = re.compile(rb'\{"id": ?"([ !#-\[\]-~]*)", ?')
 
 
 def parse_header_length(text: str | None) -> int | None:
@@ -131,7 +134,7 @@ def split_body(
 class _Header(NamedTuple):
     """What the JSON of a request says, checked against the size of its body; never changed once read."""
 
-    id: str
+    id: str | None
     places: Sequence[Place]
     has_specials: bool
     outputs: tuple[OutputRequest, ...]
@@ -144,11 +147,18 @@ def decode_request(body: Buffer, header_length: int | None = None, limits: Limit
     whole, text = split_body(body, header_length, limits)
     size, length = len(whole), len(text)
     # Callers repeat themselves: the header of one shape of request is read once, and then known by its bytes.
-    is_worth_keeping = length <= _KEPT_BYTES and length < size and limits is DEFAULT_LIMITS
-    header = _known_header(bytes(text), size) if is_worth_keeping else _read_header(text, size, limits)
+    given_id = None
+    if length <= _KEPT_BYTES and length < size and limits is DEFAULT_LIMITS:
+        known = bytes(text)
+        if (found := _ID.match(known)) is not None:
+            given_id = found[1].decode()
+            known = b"{" + known[found.end() :]
+        header = _known_header(known, size, length)
+    else:
+        header = _read_header(text, size, length, limits)
     parameters = header.parameters
     return Request(
-        header.id,
+        given_id if header.id is None and given_id is not None else header.id or "",
         read_tensors(header.places, whole, header.has_specials),
         header.outputs,
         header.binary_default,
@@ -158,15 +168,16 @@ def decode_request(body: Buffer, header_length: int | None = None, limits: Limit
     )
 
 
-def _read_header(text: bytes | memoryview, size: int, limits: Limits) -> _Header:
+def _read_header(text: bytes | memoryview, size: int, length: int, limits: Limits) -> _Header:
+    """Read the JSON of a body of `size` bytes, which began with `length` bytes of JSON before its id was cut out."""
     header, has_specials = decode_header(_DECODER, text, "request")
     if len(header.inputs) > limits.max_tensors or (header.outputs and len(header.outputs) > limits.max_tensors):
         raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
     parameters = header.parameters or _NO_PARAMETERS
     _check_parameters(parameters)
     return _Header(
-        header.id or "",
-        place_tensors(header.inputs, size, len(text)),
+        header.id,
+        place_tensors(header.inputs, size, length),
         has_specials,
         _read_outputs(header.outputs),
         parameters.get("binary_data_output", False) is True,
@@ -175,9 +186,9 @@ def _read_header(text: bytes | memoryview, size: int, limits: Limits) -> _Header
 
 
 @lru_cache(maxsize=_KEPT_HEADERS)
-def _known_header(text: bytes, size: int) -> _Header:
+def _known_header(text: bytes, size: int, length: int) -> _Header:
     """`_read_header`, remembered; errors are not."""
-    return _read_header(text, size, DEFAULT_LIMITS)
+    return _read_header(text, size, length, DEFAULT_LIMITS)
 
 
 def _read_outputs(outputs: list[_Output] | None) -> tuple[OutputRequest, ...]:
@@ -242,7 +253,7 @@ def encode_request(
     wanted = [_write_output(output, binary) for output in outputs] if outputs is not None else None
     if wanted is None and binary:
         parameters = {"binary_data_output": True, **(parameters or {})}
-    header = _ENCODER.encode(_RequestOut(tensors, id, parameters or None, wanted))
+    header = _ENCODER.encode(_RequestOut(id=id, inputs=tensors, parameters=parameters or None, outputs=wanted))
     if not binary:
         return None, [header]
     header = pad_header(header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from inferd.protocol import (
 )  # fmt: skip
 from inferd.protocol.datatypes import Array
 from inferd.protocol.jsondata import _decoder
+from inferd.protocol.requests import _known_header
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 NUMERIC = sorted(set(DATATYPES) - {"BF16", "BYTES"})
@@ -128,3 +130,30 @@ def test_decoders_are_bounded() -> None:
         body = b'{"inputs":[{"name":"x","datatype":"INT8","shape":%b,"data":%b}]}' % (_json([1] * rank), _json(nested))
         assert decode_request(body).inputs["x"].ndim == rank
     assert _decoder.cache_info().currsize <= 12 * 32 * 2
+
+
+@given(st.none() | TEXT, st.sampled_from(["", " "]), st.none() | TEXT)
+def test_an_id_is_read_wherever_it_stands(first: str | None, space: str, last: str | None) -> None:
+    """What is remembered of a header never gives a request another one's id."""
+    tensor = '{"name":"x","shape":[1],"datatype":"UINT8","parameters":{"binary_data_size":1}}'
+    fields = [f'"inputs":{space}[{tensor}]']
+    if first is not None:
+        fields.insert(0, f'"id":{space}{json.dumps(first, ensure_ascii=False)}')
+    if last is not None:
+        fields.append(f'"id":{space}{json.dumps(last)}')
+    header = ("{" + f",{space}".join(fields) + "}").encode()
+    request = decode_request(header + b"\x07", len(header))
+    assert request.id == (last if last is not None else first or "")
+    assert request.inputs["x"].tolist() == [7]
+
+
+def test_headers_that_differ_in_their_ids_are_read_once() -> None:
+    """Callers who number their requests gain from what is remembered, too."""
+    array = np.zeros(1, np.uint8)
+    before = _known_header.cache_info()
+    for number in range(10, 30):
+        length, parts = encode_request({"only here": array}, binary=True, id=str(number))
+        assert decode_request(b"".join(parts), length).id == str(number)
+    after = _known_header.cache_info()
+    assert after.misses - before.misses == 1
+    assert after.maxsize is not None

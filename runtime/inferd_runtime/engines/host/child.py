@@ -12,6 +12,7 @@ import gc
 import itertools
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -42,7 +43,8 @@ def serve(birth: str, engines: Mapping[str, Engine]) -> None:
 
 
 def _settle_in(told: words.Birth) -> None:
-    """Die with the parent, first of all when memory ends, and hand no descriptor on."""
+    """Die with the parent, before others when memory ends, hand no descriptor on, and leave no core file: callers'
+    inputs would be in it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != told.parent:  # it died before it could be tied
@@ -51,6 +53,7 @@ def _settle_in(told: words.Birth) -> None:
         os.set_inheritable(fd, False)
     with contextlib.suppress(OSError):  # /proc may be out of reach
         Path("/proc/self/oom_score_adj").write_text("1000")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if told.nice:
         os.nice(told.nice)
     if told.cores:

@@ -19,6 +19,9 @@ from inferd_runtime.errors import EngineRefused, HostDied, ModelNotReady
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
+# Building a model for a GPU may take minutes.
+_OPEN_TIMEOUT_S = 900.0
+_JOIN_WAIT_S = 10.0
 
 _log = logging.getLogger(__name__)
 Start = Callable[[str, int], HostProcess]
@@ -46,6 +49,9 @@ class IsolatedEngine:
     def devices(self) -> tuple[str, ...]:
         return self._engine.devices()
 
+    def precisions(self, device: str) -> tuple[str, ...]:
+        return self._engine.precisions(device)
+
     def reads(self, path: Path) -> bool:
         return self._engine.reads(path)
 
@@ -59,6 +65,21 @@ def isolated_engine(engine: Engine, start: Start = _start) -> Engine:
     `start(engine name, places)` starts a child.
     """
     return IsolatedEngine(engine, start)
+
+
+class Pauses:
+    """How long to wait before the next life: twice as long every time, until one lasted."""
+
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        self.first_s = first_s
+        self._longest_s = longest_s
+        self._next_s = first_s
+
+    def after(self, lived_s: float) -> float:
+        """The pause after a life of `lived_s`."""
+        pause_s = self.first_s if lived_s > self._longest_s else self._next_s
+        self._next_s = min(2 * pause_s, self._longest_s)
+        return pause_s
 
 
 class IsolatedSession:
@@ -77,25 +98,23 @@ class IsolatedSession:
         self._start = start
         self._path = path
         self._options = options
-        self._first_pause_s = first_pause_s
-        self._longest_pause_s = longest_pause_s
+        self._pauses = Pauses(first_pause_s, longest_pause_s)
         self._closing = threading.Event()
-        self._lock = threading.Lock()  # guards _host against `close`
-        self._host = start()
+        self._lock = threading.Lock()  # no new host once closing
         self._reason = ""
         self._back_at_s = 0.0
+        self._host = start()
         try:
-            hosted = self._host.open(path, options)
-        except HostDied as death:
-            raise EngineRefused(str(death)) from death
-        except EngineRefused:
+            hosted = self._host.open(path, options, timeout_s=_OPEN_TIMEOUT_S)
+        except (EngineRefused, HostDied) as error:
             self._host.close()
-            raise
-        self._hosted: HostedSession | None = hosted
+            raise EngineRefused(str(error)) from error
         self.inputs = hosted.inputs
         self.outputs = hosted.outputs
         self.batch_symbols = hosted.batch_symbols
-        threading.Thread(target=self._keep, name=f"keep {path.name}", daemon=True).start()
+        self._hosted: HostedSession | None = hosted
+        self._keeper = threading.Thread(target=self._keep, name=f"keeper of {path.name}", daemon=True)
+        self._keeper.start()
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
         hosted = self._hosted
@@ -110,45 +129,42 @@ class IsolatedSession:
         with self._lock:
             self._closing.set()
         self._host.close()
+        self._keeper.join(_JOIN_WAIT_S)
 
     def _refusal(self, reason: str) -> ModelNotReady:
-        wait_s = max(self._back_at_s - time.monotonic(), self._first_pause_s)
+        wait_s = max(self._back_at_s - time.monotonic(), self._pauses.first_s)
         return ModelNotReady(f"{reason}; it is being started again", retry_after_s=wait_s)
 
     def _keep(self) -> None:
         """Wait for the child's death, pause, start the next, until closed."""
-        pause_s = self._first_pause_s
-        while True:
+        is_closing = False
+        while not is_closing:
             born_s = time.monotonic()
             self._host.wait()
-            if self._closing.is_set():
-                return
-            now = time.monotonic()
-            if self._hosted is not None and now - born_s > self._longest_pause_s:
-                pause_s = self._first_pause_s  # it did well for long
-            self._lay_down(str(self._host.why()), now + pause_s)
-            if self._closing.wait(pause_s):
-                return
-            pause_s = min(2 * pause_s, self._longest_pause_s)
-            self._start_again()
+            pause_s = self._pauses.after(time.monotonic() - born_s)
+            self._note_death(pause_s)
+            is_closing = self._closing.wait(pause_s) or not self._start_again()
 
-    def _lay_down(self, reason: str, back_at_s: float) -> None:
+    def _note_death(self, pause_s: float) -> None:
+        self._back_at_s = time.monotonic() + pause_s
         if self._hosted is not None:
-            _log.error("%s: %s; it is started again", self._path.name, reason)
-        self._reason, self._back_at_s = reason, back_at_s
-        self._hosted = None
+            self._reason = str(self._host.why())
+            self._hosted = None
+            if not self._closing.is_set():
+                _log.error("%s: %s; it is started again", self._path.name, self._reason)
 
-    def _start_again(self) -> None:
-        """One try; where it fails the host is dead afterwards."""
+    def _start_again(self) -> bool:
+        """Try once; the host is dead where that fails. False when closing."""
         with self._lock:
             if self._closing.is_set():
-                return
+                return False
             self._host = host = self._start()
         try:
-            hosted = host.open(self._path, self._options)
+            hosted = host.open(self._path, self._options, timeout_s=_OPEN_TIMEOUT_S)
             if (hosted.inputs, hosted.outputs) != (self.inputs, self.outputs):
-                raise EngineRefused("the model's file has other inputs or outputs now")
+                raise EngineRefused(f"{self._path.name} has other inputs or outputs now")
             self._hosted = hosted
         except (EngineRefused, HostDied) as error:
             self._reason = str(error)
             host.close()
+        return True

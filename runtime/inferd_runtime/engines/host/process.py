@@ -75,7 +75,9 @@ class HostProcess:
         theirs = tuple(place.theirs for place in self._free)
         birth = words.Birth(engine, os.getpid(), theirs, nice, tuple(cores))
         command = [*program, msgspec.json.encode(birth).decode()]
-        threading.Thread(target=self._keep, args=(command, tuple(self._free)), name="host", daemon=True).start()
+        args = (command, tuple(self._free))
+        self._keeper = threading.Thread(target=self._keep, args=args, name=f"host of {engine}", daemon=True)
+        self._keeper.start()
 
     def open(
         self, path: Path, options: SessionOptions, *, timeout_s: float = 120.0, run_timeout_s: float = 60.0
@@ -85,10 +87,14 @@ class HostProcess:
         with self.visit(timeout_s) as visit:
             return HostedSession(self, visit.ask(words.Open(path, options), words.Opened), run_timeout_s)
 
+    @property
+    def pid(self) -> int:
+        """0 before the child is started, and when it is gone."""
+        return self._pid
+
     def memory_bytes(self) -> int:
         """The child's private resident memory, its own children's too; 0 when it is gone."""
-        with self._change:
-            return private_bytes(self._pid) if self._pid else 0
+        return private_bytes(self._pid) if self._pid else 0
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until the child is gone; False on timeout."""
@@ -102,8 +108,8 @@ class HostProcess:
 
     def close(self) -> None:
         """Kill the child and wait for its end; idempotent."""
-        self._kill("gone", "the engine's process was closed")
-        self.wait(_END_WAIT_S)
+        self._kill("gone", f"the process of {self.engine} was closed")
+        self._keeper.join(_END_WAIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +180,12 @@ class HostProcess:
         fds = [fd for place in places for fd in place.theirs]
         try:
             child = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=fds, process_group=0
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy has nothing to compute there
             )
         except OSError as error:
             self._bury(("gone", f"the process of {self.engine} could not be started: {error.strerror}"))

@@ -100,6 +100,8 @@ def _unpacked(block: bytes, count: int) -> Array:
         items = _decode(block)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
+    if len(items) != count:
+        raise ValueError(f"{len(items)} strings, where there should be {count}")
     strings = np.empty(count, STRING)
     strings[:] = items
     return strings

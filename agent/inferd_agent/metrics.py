@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferd_runtime import Runtime, RuntimeFigures
 
 _MODEL = ("model", "version")
+_PLAN = (*_MODEL, "engine", "device", "variant", "precision", "source")
 
 
 @dataclass(slots=True)
@@ -83,7 +84,9 @@ class Metrics:
         yield from self._front_end()
         runtime = self._runtime
         yield from _figures(runtime.figures())
-        yield from _models([each for each in runtime.models() if sees(each.name)])
+        models = [each for each in runtime.models() if sees(each.name)]
+        yield from _models(models)
+        yield from _plans(models)
         yield from _statistics([each for each in runtime.stats() if sees(each.name)])
 
     def _front_end(self) -> Iterator[Metric]:
@@ -138,6 +141,16 @@ def _models(models: Sequence[ModelDescription]) -> Iterator[Metric]:
     for model in models:
         states.add_metric((model.name, str(model.version), model.state.value.lower()), 1)
     yield states
+
+
+def _plans(models: Sequence[ModelDescription]) -> Iterator[Metric]:
+    plans = GaugeMetricFamily("inferd_model_plan_info", "1 for the plan that a version runs by.", labels=_PLAN)
+    for model in models:
+        if plan := model.plan:
+            source = "measured" if plan.curve else "static"
+            words = (plan.engine, plan.device, plan.variant, plan.precision, source)
+            plans.add_metric((model.name, str(model.version), *words), 1)
+    yield plans
 
 
 # Name, help, and how to read it; times are told in seconds.

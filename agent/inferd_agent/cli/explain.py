@@ -25,8 +25,6 @@ Facts = Mapping[str, Any]
 COLUMNS = ("", "candidate", "p50 ms", "p95 ms", "rows/s", "memory", "error")
 OBJECTIVES = ("latency", "throughput", "balanced")
 MOST_ROWS = 12
-# "balanced" wants throughput of those whose lone request takes at most so many times the shortest.
-BALANCED_SLACK = 1.5
 METRICS = {
     "top1": "the share of rows with another best class than the reference's",
     "cosine": "the cosine distance from the reference",
@@ -138,13 +136,10 @@ def legends(trials: Sequence[Facts]) -> set[str]:
 def ranked(evidence: Facts) -> list[Facts]:
     """The measured candidates: the chosen one, then the others as the objective has them."""
     measured = [trial for trial in evidence["trials"] if trial["outcome"] == "measured"]
-    objective = evidence["objective"]
-    shortest_us = min((trial["run_us"] for trial in measured), default=0.0)
 
-    def key(trial: Facts) -> tuple[bool, bool, float]:
-        is_slow = objective == "balanced" and trial["run_us"] > BALANCED_SLACK * shortest_us
-        figure = trial["run_us"] if objective == "latency" else -trial["rows_per_s"]
-        return trial["name"] != evidence["chosen"], is_slow, figure
+    def key(trial: Facts) -> tuple[bool, float]:
+        figure = trial["run_us"] if evidence["objective"] == "latency" else -trial["rows_per_s"]
+        return trial["name"] != evidence["chosen"], figure
 
     return sorted(measured, key=key)
 

@@ -70,7 +70,7 @@ def test_the_table_has_every_measured_candidate(capsys: pytest.CaptureFixture[st
     assert table[1].split() == [
         "chosen", "openvino", "cpu", "int8", "f32", "2x1", "8.20", "8.90", "206", "96.0", "MiB", "0.0021",
     ]  # fmt: skip
-    assert table[2].startswith("when idle  openvino cpu int8 f32 1x2")
+    assert table[3].startswith("when idle  openvino cpu int8 f32 1x2")
     assert len(table) == 7
     assert "cosine distance from the reference" in table[6]
     assert max(map(len, table)) <= 100
@@ -95,19 +95,17 @@ def test_the_way_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "order"),
-    [
-        ("latency", ["2x1", "1x2", "f32 2x1", "onnxruntime cpu f32", "onnxruntime cpu int8"]),
-        ("throughput", ["2x1", "f32 2x1", "1x2", "onnxruntime cpu f32", "onnxruntime cpu int8"]),
-        ("balanced", ["2x1", "1x2", "f32 2x1", "onnxruntime cpu f32", "onnxruntime cpu int8"]),
-    ],
+    ("objective", "second", "third"),
+    [("latency", "1x2", "f32 2x1"), ("throughput", "f32 2x1", "1x2"), ("balanced", "f32 2x1", "1x2")],
 )
-def test_the_objective_sorts(objective: str, order: list[str]) -> None:
-    """The chosen one, then by the lone request, by rows a second, or by rows a second of those that are quick alone."""
+def test_the_objective_sorts(objective: str, second: str, third: str) -> None:
+    """The chosen one, then the others by the lone request where that is the objective, else by rows a second."""
     evidence = {**told(MEASURED, PLAN)["evidence"], "objective": objective}
     names = [trial["name"] for trial in ranked(evidence)]
     assert names[0] == str(CHOSEN)
-    assert all(part in name for part, name in zip(order, names, strict=True))
+    assert names[1].endswith(second)
+    assert names[2].endswith(third)
+    assert names[3:] == ["onnxruntime cpu f32 2x1", "onnxruntime cpu int8 2x1"]
 
 
 def test_a_long_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,7 @@ class IsolatedSession:
         self.inputs = hosted.inputs
         self.outputs = hosted.outputs
         self.batch_symbols = hosted.batch_symbols
+        self._opening_s = hosted.compile_ms / 1000
         self._hosted: HostedSession | None = hosted
         self._keeper = threading.Thread(target=self._keep, name=f"keeper of {path.name}", daemon=True)
         self._keeper.start()
@@ -146,7 +147,7 @@ class IsolatedSession:
             is_closing = self._closing.wait(pause_s) or not self._start_again()
 
     def _note_death(self, pause_s: float) -> None:
-        self._back_at_s = time.monotonic() + pause_s
+        self._back_at_s = time.monotonic() + pause_s + self._opening_s
         if self._hosted is not None:
             self._reason = str(self._host.why())
             self._hosted = None

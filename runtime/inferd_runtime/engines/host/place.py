@@ -19,9 +19,11 @@ A = TypeVar("A", bound=words.Answer)
 
 
 class Place:
-    """`theirs` are the child's descriptors: questions, answers, shared memory."""
+    """`theirs` are the child's descriptors: questions, answers, shared memory. `is_asked`: an answer is still to come,
+    which must not be taken for that to another question."""
 
     def __init__(self) -> None:
+        self.is_asked = False
         asked, self.questions = os.pipe()
         self.answers, answered = os.pipe()
         self._memory = make_region()
@@ -50,8 +52,11 @@ class Visit:
     def ask(self, question: words.Question, expected: type[A]) -> A:
         """Raises what the child's engine raised; EOFError and BrokenPipeError where the child is gone, ValueError where
         its answer makes no sense."""
-        words.ask(self._place.questions, question)
-        answer = words.hear(self._place.answers, self._watch)
+        place = self._place
+        words.ask(place.questions, question)
+        place.is_asked = True
+        answer = words.hear(place.answers, self._watch)
+        place.is_asked = False
         if isinstance(answer, expected):
             return answer
         if isinstance(answer, words.Failed) and answer.kind in _ERRORS:

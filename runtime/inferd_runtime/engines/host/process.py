@@ -148,6 +148,8 @@ class HostProcess:
             return self._free.pop()
 
     def _leave(self, place: Place) -> None:
+        if place.is_asked:
+            self._kill("gone", f"a caller left the process of {self.engine} in the middle of a call")
         with self._change:
             if self._is_over:
                 place.close()

@@ -111,7 +111,7 @@ def test_while_it_is_down_runs_are_refused_at_once(open_isolated: Callable[..., 
     for _ in range(3):
         with pytest.raises(ModelNotReady, match="exit code 3") as caught:
             run(session, Fault.EXIT)
-        assert 1e5 < (caught.value.retry_after_s or 0) <= 1e6
+        assert 1e5 < (caught.value.retry_after_s or 0) < 1e7
     session.close()
     session.close()
 

@@ -238,6 +238,29 @@ def test_closing_wakes_callers(host: HostProcess) -> None:
     assert caught.value.kind == "gone"
 
 
+def test_an_answer_that_nobody_took_is_nobodys(host: HostProcess, fifo: Path) -> None:
+    """A caller torn out of a call takes the child with it: the next caller would get its answer."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_when_hanging() -> None:
+        wait_hanging(fifo)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    session = host.open(fifo, OPTIONS)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(interrupt_when_hanging)
+            with pytest.raises(KeyboardInterrupt):
+                run(session, Fault.HANG)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(HostDied, match="in the middle of a call"):
+        run(session, 1)
+
+
 def test_what_cannot_be_started_is_told() -> None:
     """No program, or one that ends at once, is a death like others; the product knows nothing of the faulty engine."""
     with HostProcess("none", program=("/does/not/exist",)) as host, pytest.raises(HostDied, match="could not be start"):

@@ -162,7 +162,7 @@ class Client:
     ) -> dict[str, Any]:
         """Have a model measured and its plan chosen anew; returns at once what `evidence` tells, ask that how it goes.
 
-        `budget_s`: seconds to spend, as configured if not given. `thorough`: try every candidate.
+        `budget_s`: seconds to spend, as configured if not given. `thorough`: also try what holds little promise.
         """
         return self._run(calls.measure(model, budget_s=budget_s, thorough=thorough), timeout_s)
 

@@ -29,6 +29,7 @@ METRICS = {
     "top1": "the share of rows with another best class than the reference's",
     "cosine": "the cosine distance from the reference",
     "relative": "the relative distance from the reference",
+    "exact": "the share of values that differ from the reference's",
 }
 STATES = {
     "off": 'not measured: planning.mode = "off" in the daemon\'s configuration',

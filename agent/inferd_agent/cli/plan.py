@@ -18,10 +18,10 @@ ASK_EVERY_S = 0.25
 @click.command("plan")
 @click.argument("model")
 @click.option(
-    "--budget", "budget_s", type=click.FloatRange(0.1, 86_400), metavar="S",
+    "--budget", "budget_s", type=click.FloatRange(1, 86_400), metavar="S",
     help="Seconds to spend.  [default: the daemon's planning.budget_s]",
 )  # fmt: skip
-@click.option("--thorough", is_flag=True, help="Try every candidate to the end; takes as long as it takes.")
+@click.option("--thorough", is_flag=True, help="Also try what holds little promise; worth a larger --budget.")
 @json_option
 @client_options
 def command(

@@ -35,7 +35,7 @@ class Planner(Protocol):
 class MeasureRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """The optional body of an order to measure. `budget_s` None: as configured."""
 
-    budget_s: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+    budget_s: Annotated[float, Meta(ge=1, le=86_400)] | None = None
     thorough: bool = False
 
 

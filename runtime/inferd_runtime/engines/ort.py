@@ -12,6 +12,8 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
+import io
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +23,9 @@ import numpy as np
 
 from inferd_runtime.engines import Array, Session, SessionOptions
 from inferd_runtime.engines.arrays import settled
-from inferd_runtime.engines.cache import compiled_folder
 from inferd_runtime.engines.fixed import FixedSession, require_free_rows
+from inferd_runtime.engines.gpu import count_nvidia_gpus
+from inferd_runtime.engines.providers import CPU, CUDA, TENSORRT, extra_precisions, providers
 from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidRequest
@@ -49,10 +52,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def count_nvidia_devices(dev: Path = Path("/dev")) -> int:
-    """NVIDIA GPUs with a device node: /dev/nvidia0 ... on a PC or server, one behind nvmap on a Jetson."""
-    discrete = sum(1 for node in dev.glob("nvidia[0-9]*") if node.name.removeprefix("nvidia").isdigit())
-    return discrete or int((dev / "nvmap").exists())
+def import_library() -> Any:
+    """The library itself, silent and alone."""
+    silence_telemetry()
+    library = importlib.import_module("onnxruntime")
+    library.set_default_logger_severity(_SILENT)
+    return library
 
 
 class OrtEngine:
@@ -60,10 +65,14 @@ class OrtEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, *, gpus: Callable[[], int] = count_nvidia_devices) -> None:
+    def __init__(
+        self, *, gpus: Callable[[], int] = count_nvidia_gpus, load: Callable[[], Any] = import_library
+    ) -> None:
         self._gpus = gpus
-        self._lock = threading.Lock()
+        self._load = load
+        self._lock = threading.Lock()  # guards what follows
         self._library: Any = None
+        self._cuda_fault: str | None = None  # None until a GPU is first asked for
 
     @property
     def version(self) -> str:
@@ -74,34 +83,33 @@ class OrtEngine:
 
     def devices(self) -> tuple[str, ...]:
         try:
-            providers = self._import().get_available_providers()
+            known = self._import().get_available_providers()
         except EngineRefused:
             return ("cpu",)  # open() says why it is not
         names = ["cpu"]
-        for kind, provider in (("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")):
-            if provider in providers:
+        for kind, provider in (("cuda", CUDA), ("tensorrt", TENSORRT)):
+            if provider in known:
                 names += [f"{kind}:{index}" for index in range(self._gpus())]
         return tuple(names)
 
     def precisions(self, device: str) -> tuple[str, ...]:
-        return ()  # it computes in the file's own types
+        return extra_precisions(device)
 
     def reads(self, path: Path) -> bool:
         return path.suffix == ".onnx"
 
     def open(self, path: Path, options: SessionOptions) -> Session:
         library = self._import()
-        if options.precision not in ("auto", "f32"):
-            raise EngineRefused(f"ONNX Runtime has no {options.precision} hint: it computes in the file's own types")
-        providers = self._providers(options, path)
+        if options.device not in self.devices():
+            raise EngineRefused(f"ONNX Runtime has no device {options.device!r} here, only {', '.join(self.devices())}")
         try:
             settings = _session_options(library, options)
             if not options.rows:
-                return _session(library, path, settings, providers)
+                return self._session(path, settings, options)
             file, row_names = _look(library, path, options.rows)
             for name in row_names:
                 settings.add_free_dimension_override_by_name(name, options.rows)
-            session = _session(library, path, settings, providers)
+            session = self._session(path, settings, options)
             return FixedSession(session, options.rows, file.inputs, file.outputs, file.batch_symbols)
         except EngineRefused:
             raise
@@ -112,31 +120,40 @@ class OrtEngine:
         with self._lock:
             if self._library is None:
                 try:
-                    silence_telemetry()
-                    library = importlib.import_module("onnxruntime")
-                    library.set_default_logger_severity(_SILENT)
+                    self._library = self._load()
                 except Exception as error:  # a broken native library raises more than ImportError
                     raise EngineRefused(f"onnxruntime cannot be imported: {reason(error)}") from error
-                self._library = library
             return self._library
 
-    def _providers(self, options: SessionOptions, path: Path) -> list[tuple[str, dict[str, str]]]:
-        """Execution providers in order of preference; nodes that one cannot take fall to the next."""
-        if options.device not in self.devices():
-            raise EngineRefused(f"ONNX Runtime has no device {options.device!r} here, only {', '.join(self.devices())}")
-        cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
-        kind, _, index = options.device.partition(":")
-        if kind == "cpu":
-            return [cpu]
-        # Grow by what is asked, not by powers of two: the GPU is shared with other models.
-        cuda = ("CUDAExecutionProvider", {"device_id": index, "arena_extend_strategy": "kSameAsRequested"})
-        if kind == "cuda":
-            return [cuda, cpu]
-        settings = {"device_id": index}
-        folder = compiled_folder(options.cache_dir, "tensorrt", path)
-        if folder is not None:
-            settings |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder)}
-        return [("TensorrtExecutionProvider", settings), cuda, cpu]
+    def _session(self, path: Path, settings: Any, options: SessionOptions) -> OrtSession:
+        chain = providers(path, options)
+        wanted = chain[0][0]
+        fault = self._prepare_cuda() if wanted != CPU else ""
+        # Its own fallback would serve on the CPU from then on and tell nobody but its standard output.
+        session = self._library.InferenceSession(path, settings, providers=chain, enable_fallback=0)
+        if wanted not in session.get_providers():
+            raise EngineRefused(f"{wanted} could not be started here: {fault or 'driver or library missing'}")
+        return OrtSession(self._library, session, path)
+
+    def _prepare_cuda(self) -> str:
+        """Once, before CUDA starts: what could not be loaded of NVIDIA's libraries, empty where all could."""
+        with self._lock:
+            if self._cuda_fault is None:
+                # "cuda:1" is then the GPU that the probe, /dev and nvidia-smi call 1, and not the second fastest.
+                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+                self._cuda_fault = _preload(self._library)
+            return self._cuda_fault
+
+
+def _preload(library: Any) -> str:
+    """Load CUDA and cuDNN from Python packages where they are, else from the system; the complaint, in one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):  # that is where it complains
+            library.preload_dlls(directory="")
+    except Exception as error:  # not final: the provider may start all the same
+        return reason(error)
+    return reason(RuntimeError(said.getvalue())) if said.getvalue().strip() else ""
 
 
 def _session_options(library: Any, options: SessionOptions) -> Any:
@@ -154,14 +171,6 @@ def _session_options(library: Any, options: SessionOptions) -> Any:
     return settings
 
 
-def _session(library: Any, path: Path, settings: Any, providers: Sequence[tuple[str, dict[str, str]]]) -> OrtSession:
-    session = library.InferenceSession(path, settings, providers=providers)
-    wanted = providers[0][0]
-    if wanted not in session.get_providers():
-        raise EngineRefused(f"{wanted} could not be started here (driver or library missing)")
-    return OrtSession(library, session, path)
-
-
 def _look(library: Any, path: Path, rows: int) -> tuple[OrtSession, set[str]]:
     """A file that is to be compiled for exactly `rows`, as it is, and the names of the dimensions to fix.
 
@@ -171,7 +180,7 @@ def _look(library: Any, path: Path, rows: int) -> tuple[OrtSession, set[str]]:
     settings.log_severity_level = _SILENT
     settings.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is never run
     settings.add_session_config_entry("session.disable_prepacking", "1")
-    raw = library.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    raw = library.InferenceSession(path, settings, providers=[CPU])
     file = OrtSession(library, raw, path)
     require_free_rows(file.inputs, file.outputs, rows)
     names = {arg.shape[0] for arg in raw.get_inputs()}

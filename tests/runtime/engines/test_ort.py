@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from inferd_runtime.engines import SessionOptions
-from inferd_runtime.engines.ort import OrtEngine, count_nvidia_devices
+from inferd_runtime.engines.ort import OrtEngine
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidRequest
 from tests import onnx_models
 
@@ -123,16 +123,6 @@ def test_custom_operators_are_refused(tmp_path: Path) -> None:
     path = onnx_models.save(tmp_path / "m.onnx", [node], ins, outs, domains={"com.example": 1}, check=False)
     with pytest.raises(EngineRefused, match="Evil"):
         engine.open(path, SessionOptions())
-
-
-def test_gpus_are_counted_by_device_node(tmp_path: Path) -> None:
-    """One device for each NVIDIA GPU node, one for a Jetson, none without."""
-    assert count_nvidia_devices(tmp_path) == 0
-    (tmp_path / "nvmap").touch()
-    assert count_nvidia_devices(tmp_path) == 1
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    assert count_nvidia_devices(tmp_path) == 2
 
 
 def test_a_gpu_without_its_provider_is_no_device() -> None:

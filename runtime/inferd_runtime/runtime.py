@@ -252,14 +252,18 @@ class Runtime:
             max_held_bytes=self._limits.held.limit,
             host_busy_cores=sample.host_busy_cores if sample else None,
             own_busy_cores=sample.own_busy_cores if sample else None,
+            others_busy_cores=sample.others_busy_cores if sample else None,
+            core_reason=self._governor.stance.reason if self._governor is not None else "",
         )
 
     # Wiring
 
-    def _open_version(self, files: VersionFiles, settings: ModelSettings) -> Lane:
+    def _open_version(self, files: VersionFiles, settings: ModelSettings, digest: str) -> Lane:
         """Plan, open and warm a version, on the repository's loader thread."""
         from inferd_runtime.planning.static import plan_version
 
+        if self._policy.mode == "polite":
+            stand_back()  # the engines' and the lane's threads inherit it
         planned = plan_version(self._stand(), files.variants, settings.wishes())
         with self._lock:
             stats = self._stats.setdefault((files.name, files.version), ModelStats(files.name, files.version))

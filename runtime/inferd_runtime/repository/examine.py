@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
@@ -43,6 +44,15 @@ def examine(path: Path) -> Quantisation:
     if path.suffix == ".xml":
         return _ir(_parse_xml(path))
     return Quantisation(kind="unknown")
+
+
+def operators(path: Path) -> Mapping[str, int]:
+    """How many operators of each type the model has, nothing where the file does not tell. Raises InvalidModel."""
+    if path.suffix == ".onnx":
+        return Counter(node.op for node in read_onnx(path).nodes)
+    if path.suffix == ".xml":
+        return Counter(layer.get("type", "") for layer in _parse_xml(path).iterfind("./layers/layer"))
+    return {}
 
 
 def external_locations(path: Path) -> tuple[str, ...]:

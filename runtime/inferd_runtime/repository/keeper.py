@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from inferd_runtime.errors import InferdError, InvalidModel, LoadFailed, ModelNotFound
+from inferd_runtime.errors import InferdError, InvalidModel, LoadFailed, ModelNotFound, ModelNotReady
 from inferd_runtime.repository.digest import Settling, fingerprint
 from inferd_runtime.repository.entries import Entry, Model, Snapshot, snapshot_of
 from inferd_runtime.repository.labels import label_paths
@@ -101,6 +101,15 @@ class Keeper:
         """Unload a model until somebody asks to load it. Raises ModelNotFound."""
         model = self._known(name)
         model.is_parked = model.is_waiting = True
+
+    def ask_refresh(self, name: str, version: int) -> None:
+        """Load a version that serves once more. Raises ModelNotFound, ModelNotReady."""
+        model = self._known(name)
+        entry = model.entries.get(version)
+        if entry is None or entry.loaded is None or model.is_parked:
+            raise ModelNotReady(f"model {name!r} version {version} does not serve")
+        model.forced.add(version)
+        model.is_waiting = True
 
     def is_done(self, name: str) -> bool:
         """Whether what was asked for is over. Raises the error that a forced load ended with."""
@@ -296,7 +305,9 @@ class Keeper:
         entry.life.reason = ""
         self.publish()
         if old is not None and old is not fresh:
-            log.info("%s version %d has new content", entry.name, entry.version)
+            same = old.digest == fresh.digest
+            what = f"a new plan: {fresh.served.plan.reason}" if same else "new content"
+            log.info("%s version %d has %s", entry.name, entry.version, what)
             self._retire(None, old)
 
     def _note_failure(self, model: Model, entry: Entry, error: InferdError) -> None:

@@ -41,7 +41,7 @@ class Served(Protocol):
         """Free the session; jobs still waiting are settled with an error. Idempotent."""
 
 
-OpenVersion = Callable[[VersionFiles, ModelSettings], Served]
+OpenVersion = Callable[[VersionFiles, ModelSettings, str], Served]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Loader:
             raise LoadFailed(refusal)
         self._journal.begin(files.name, files.version, key)
         try:
-            served = self._open_version(files, settings)
+            served = self._open_version(files, settings, content)
         finally:
             self._journal.end(files.name, files.version)
         try:

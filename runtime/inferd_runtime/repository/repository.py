@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from inferd_runtime.errors import Closed, InferdError, LoadFailed, ModelNotFound, ModelNotReady
@@ -48,10 +49,10 @@ class _Command:
 class Repository:
     """The models under `roots`, kept as their files say.
 
-    `open_version(files, settings)` plans, opens and warms a version, on the loader thread; it raises LoadFailed or
-    InvalidModel with the reason. `files.variants` maps "" (the plain file), "int8", ... to paths;
-    `settings.wishes()` is what `planning.plan_version` takes. `cache_dir` holds the journal of loads under way.
-    `load="none"` loads only what `load()` asks for.
+    `open_version(files, settings, digest)` plans, opens and warms a version, on the loader thread; it raises LoadFailed
+    or InvalidModel with the reason. `digest` is that of the version's content; `files.variants` maps "" (the plain
+    file), "int8", ... to paths; `settings.wishes()` is what `planning.plan_version` takes. `cache_dir` holds the
+    journal of loads under way. `load="none"` loads only what `load()` asks for.
     """
 
     def __init__(
@@ -168,6 +169,11 @@ class Repository:
         """Unload every version of a model and drain it, within `drain_s`; it stays unloaded until `load`, whatever
         happens to its files. Raises ModelNotFound."""
         self._order(self._keeper.ask_unload, name, self._drain_s + 600.0)
+
+    def refresh(self, name: str, version: int, timeout_s: float = 600.0) -> None:
+        """Open a version that serves once more and swap, because its plan changed; blocks. Where that fails the old one
+        serves on, and its reason tells why. Raises ModelNotFound, ModelNotReady."""
+        self._order(partial(self._keeper.ask_refresh, version=version), name, timeout_s)
 
     def close(self) -> None:
         """Stop watching and loading, close every served version without draining; idempotent.

@@ -81,7 +81,7 @@ class Opener:
         self.faulty_widths: set[int] = set()
         self.before: Callable[[VersionFiles], object] = lambda files: None
 
-    def __call__(self, files: VersionFiles, settings: ModelSettings) -> FakeServed:
+    def __call__(self, files: VersionFiles, settings: ModelSettings, digest: str) -> FakeServed:
         self.opened.append((files.name, files.version))
         self.before(files)
         if self.fault is not None:

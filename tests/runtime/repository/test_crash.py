@@ -19,7 +19,7 @@ import sys, threading
 from pathlib import Path
 from inferd_runtime.repository.repository import Repository
 
-def hang(files, settings):
+def hang(files, settings, digest):
     if files.name == "bad":
         print("opening", flush=True)
         threading.Event().wait()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from inferd_runtime.errors import InvalidModel
-from inferd_runtime.repository.examine import examine, external_locations
+from inferd_runtime.repository.examine import examine, external_locations, operators
 from inferd_runtime.repository.onnx_file import MAX_DEPTH, read_onnx
 from tests import onnx_models
 
@@ -266,3 +266,10 @@ def test_mutated_ir_never_raises_anything_else(tmp_path: Path, data: st.DataObje
     path = tmp_path / "m.xml"
     path.write_text(text)
     _either(path)
+
+
+def test_operators_are_counted(tmp_path: Path) -> None:
+    """Of a model that tells; what the kind of model is guessed from."""
+    assert operators(onnx_models.mlp(tmp_path / "m.onnx"))["MatMul"] > 0
+    (tmp_path / "m.tflite").write_bytes(b"anything")
+    assert operators(tmp_path / "m.tflite") == {}

@@ -536,3 +536,20 @@ def test_close_ends_the_wait_for_the_first_round(stage: Stage) -> None:
     stage.repository.close()
     waiting.join(5)
     assert found == [False]
+
+
+def test_a_refresh_swaps_without_a_gap(stage: Stage) -> None:
+    """What serves is opened once more and replaced; a failure keeps the old one, and what does not serve is refused."""
+    stage.install("m")
+    stage.settle()
+    old = stage.repository.get("m")
+    stage.order(lambda: stage.repository.refresh("m", 1))
+    new = stage.repository.get("m")
+    assert new is not old
+    assert stage.states("m") == {1: "READY"}
+    stage.opener.fault = LoadFailed("no luck")
+    stage.order(lambda: stage.repository.refresh("m", 1))
+    assert stage.repository.get("m") is new
+    assert "no luck" in stage.repository.describe("m").reason
+    with pytest.raises(ModelNotReady, match="version 7 does not serve"):
+        stage.order(lambda: stage.repository.refresh("m", 7))

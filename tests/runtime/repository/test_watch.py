@@ -64,7 +64,7 @@ class RealServed:
         self.session.close()
 
 
-def open_real(files: VersionFiles, settings: ModelSettings) -> RealServed:
+def open_real(files: VersionFiles, settings: ModelSettings, digest: str) -> RealServed:
     """Plan and open for good."""
     engines, missing = open_engines()
     return RealServed(plan_version(Ground(engines, 2, missing), files.variants, settings.wishes()))

@@ -28,13 +28,20 @@ class Candidate(Struct, frozen=True):
         return " ".join(filter(None, [*words, "inline" if self.inline else ""]))
 
 
+def build_of(candidate: Candidate) -> tuple[str, str, str, str]:
+    """What candidates share that differ in shape alone: the same file, compiled by the same engine for the same device
+    and precision."""
+    return candidate.engine, candidate.device, candidate.variant, candidate.precision
+
+
 class Trial(Struct, frozen=True):
     """What came of one candidate.
 
     "measured"; "vetoed" (`reason` says by what: accuracy, settings); "failed" (refused, crashed, hung, out of memory,
     NaN); "skipped" (the time ended first). `run_us` and `run_p95_us` are of one row alone, `curve` has (rows, median
-    microseconds of one run). `rows_per_s` is with `streams` callers at once and `best_batch` rows a run. `error` is the
-    distance from the reference in terms of `metric`.
+    microseconds of one run). `rows_per_s` is with `streams` callers at once and `best_batch` rows a run, 0 where there
+    is no batch dimension. `error` is the distance from the reference in terms of `metric`. `rounds` counts how often it
+    was measured.
     """
 
     candidate: Candidate

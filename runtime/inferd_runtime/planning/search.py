@@ -1,11 +1,37 @@
-"""The search: which candidates are tried, for how long, and in what order, within a budget of seconds."""
+"""The search: which candidates are tried, for how long, and in what order, within a budget of seconds.
+
+Two parts. The screening tries candidates briefly: one of every build, then those that could still beat the best, judged
+by their relatives (`promise`). A look at the leader after each trial tells whether a neighbour was in the way. In the
+final those that came close run in turns, so that noise meets all of them alike, and who falls behind is dropped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from inferd_runtime.planning.evidence import Candidate, Inputs, Trial
+from msgspec.structs import replace
+
+from inferd_runtime.errors import Closed
+from inferd_runtime.planning.choose import choose, eligible, main_cost
+from inferd_runtime.planning.evidence import Candidate, Inputs, Trial, build_of
+from inferd_runtime.planning.promise import WORTHLESS, promise
+
+# The part of the budget for the screening; a final needs the rest.
+SCREENING = 0.65
+# Who could be this much of the best is tried: screening figures are no better than that.
+WORTH_A_TRY = 0.85
+LEAST_S, MOST_S = 0.2, 1.0
+# A look at the leader takes this part of a trial.
+LOOK = 0.4
+# How far behind the first a candidate may be and still take part in the next round of the final.
+REACHES = (1.3, 1.2, 1.12, 1.08, 1.06)
+FINALISTS = 5
+OUT_OF_TIME = "the time ended first"
+
+Progress = Callable[[int, int, str], None]
 
 
 class Trier(Protocol):
@@ -35,3 +61,158 @@ class Trier(Protocol):
 
     def close(self) -> None:
         """Free everything, children first; idempotent."""
+
+
+class Search:
+    """One search over one list of candidates. `thorough`: tries all that is not hopeless, and more finalists.
+
+    `progress(done, total, now)` is told of every trial before it begins; `should_stop` is asked then.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        trier: Trier,
+        *,
+        objective: str,
+        budget_s: float,
+        thorough: bool = False,
+        progress: Progress = lambda done, total, now: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._candidates = candidates
+        self._trier = trier
+        self._objective = objective
+        self._budget_s = budget_s
+        self._thorough = thorough
+        self._progress = progress
+        self._should_stop = should_stop
+        self._clock = clock
+        self._begin_s = clock()
+        self._rounds: dict[Candidate, list[Trial]] = {}
+        self._took_s: dict[Candidate, float] = {}
+        self._looks: dict[Candidate, Trial] = {}  # at who led then, right after the first trial
+        self._awaited = 0  # candidates still worth a try
+
+    def run(self) -> list[Trial]:
+        """Every candidate's trial, in the order in which they were tried, the skipped ones last. Raises Closed when it
+        was stopped."""
+        self._screen()
+        self._settle()
+        return self._trials() + self._skipped()
+
+    def _screen(self) -> None:
+        seconds = min(MOST_S, max(LEAST_S, self._budget_s / 50))
+        while (candidate := self._next()) is not None:
+            leader = choose(self._fair(), self._objective).chosen
+            self._try(candidate, seconds, str(candidate))
+            if leader is not None:
+                self._looks[candidate] = self._try(leader.candidate, seconds * LOOK, str(candidate))
+            self._trier.keep(self._contenders(REACHES[0]))
+
+    def _next(self) -> Candidate | None:
+        """Of the untried for which there is time the one most likely to win; the list's order breaks ties."""
+        trials, least = self._fair(), WORTHLESS if self._thorough else WORTH_A_TRY
+        seen = {candidate: promise(candidate, trials, self._objective) for candidate in self._untried()}
+        worthy = [candidate for candidate, promised in seen.items() if promised.hope > least]
+        self._awaited = len(worthy)
+        end_s = self._begin_s + SCREENING * self._budget_s
+        ready = [c for c in worthy if not trials or self._clock() + self._expected_s(c) <= end_s]
+        return max(ready, key=lambda candidate: seen[candidate].rank, default=None)
+
+    def _untried(self) -> list[Candidate]:
+        return [candidate for candidate in self._candidates if candidate not in self._rounds]
+
+    def _expected_s(self, candidate: Candidate) -> float:
+        """How long a trial may take: as long as the last of its build, else of its engine and device."""
+        build = build_of(candidate)
+        for width in (len(build), 2):
+            for other in reversed(self._took_s):
+                if build_of(other)[:width] == build[:width]:
+                    return self._took_s[other]
+        return 0.0
+
+    def _settle(self) -> None:
+        """The final: the close ones in turns, there and back, until the time or the rounds are over."""
+        contenders = self._contenders(REACHES[0])
+        for number, reach in enumerate(REACHES):
+            left_s = self._begin_s + self._budget_s - self._clock()
+            seconds = min(MOST_S, left_s / (max(1, len(contenders)) * (len(REACHES) - number)))
+            if len(contenders) < 2 or seconds < LEAST_S / 2:
+                return
+            self._trier.keep(contenders)
+            for candidate in contenders if number % 2 else contenders[::-1]:
+                self._try(candidate, seconds, f"round {number + 1} of {len(REACHES)}: {candidate}")
+            contenders = [candidate for candidate in self._contenders(reach) if candidate in contenders]
+
+    def _contenders(self, reach: float) -> list[Candidate]:
+        """Who may yet be chosen, or be the idle shape of who is: each in turn is what would be chosen without those
+        before it."""
+        left = eligible([trial for trial in self._fair() if trial.outcome == "measured"])
+        limit = 0.0
+        found: dict[Candidate, None] = {}
+        while len(found) < FINALISTS * (1 + self._thorough):
+            choice = choose(left, self._objective)
+            if choice.chosen is None:
+                break
+            cost = main_cost(self._objective)(choice.chosen)
+            limit = limit or cost * reach
+            if cost > limit:
+                break
+            found |= {trial.candidate: None for trial in (choice.chosen, choice.idle) if trial is not None}
+            left.remove(choice.chosen)
+        return list(found)
+
+    def _try(self, candidate: Candidate, seconds: float, now: str) -> Trial:
+        if self._should_stop():
+            raise Closed("measuring was stopped")
+        self._progress(len(self._rounds), len(self._rounds) + self._awaited, now)
+        begin_s = self._clock()
+        is_first = candidate not in self._rounds
+        trial = self._trier.try_out(candidate, seconds=seconds, is_first=is_first)
+        if is_first:
+            self._took_s[candidate] = self._clock() - begin_s
+        self._rounds.setdefault(candidate, []).append(trial)
+        return trial
+
+    def _trials(self) -> list[Trial]:
+        return [_summary(rounds) for rounds in self._rounds.values()]
+
+    def _fair(self) -> list[Trial]:
+        """The trials as they would stand had nobody been in the way: what was measured while the leader was slower than
+        it usually is gets that much back, until it is measured again."""
+        usual = {trial.candidate: trial for trial in self._trials()}
+        return [
+            _relieved(trial, self._looks[candidate], usual) if trial.rounds == 1 and candidate in self._looks else trial
+            for candidate, trial in usual.items()
+        ]
+
+    def _skipped(self) -> list[Trial]:
+        trials, found = self._fair(), []
+        for candidate in self._untried():
+            seen = promise(candidate, trials, self._objective)
+            found.append(Trial(candidate, "skipped", OUT_OF_TIME if seen.hope > WORTH_A_TRY else seen.why))
+        return found
+
+
+def _summary(rounds: Sequence[Trial]) -> Trial:
+    """One trial of several: medians, leaning to the better of two, for noise only ever makes things slower."""
+    first, last = rounds[0], rounds[-1]
+    if last.outcome != "measured":
+        return replace(last, rounds=len(rounds))
+    return replace(
+        first,
+        run_us=statistics.median_low([trial.run_us for trial in rounds]),
+        run_p95_us=statistics.median_low([trial.run_p95_us for trial in rounds]),
+        rows_per_s=statistics.median_high([trial.rows_per_s for trial in rounds]),
+        rounds=len(rounds),
+    )
+
+
+def _relieved(trial: Trial, look: Trial, usual: Mapping[Candidate, Trial]) -> Trial:
+    leader = usual[look.candidate]
+    if not trial.outcome == look.outcome == leader.outcome == "measured":
+        return trial
+    slow = max(1.0, look.run_us / leader.run_us, leader.rows_per_s / look.rows_per_s)
+    return replace(trial, run_us=trial.run_us / slow, rows_per_s=trial.rows_per_s * slow)

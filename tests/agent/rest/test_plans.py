@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests import onnx_models
 from tests.agent.plans import CHOSEN, EVIDENCE, MEASURED, Planner
-from tests.agent.rest.serving import ROW, Reply, Serving, infer_bytes, infer_parts, outputs, request
+from tests.agent.rest.serving import ROW, Reply, Serving, infer_bytes, outputs, read_reply, request
 
+FLOAT = onnx.TensorProto.FLOAT
 PLAN = "/inferd/v1/models/mlp/plan"
+
+
+def tile(path: Path) -> Path:
+    """x FP32 [N, 1] -> y FP32 [N, 1024], each row's number over and over."""
+    node = onnx.helper.make_node("Tile", ["x", "times"], ["y"])
+    x, y = onnx_models.value("x", FLOAT, ["N", 1]), onnx_models.value("y", FLOAT, ["N", 1024])
+    return onnx_models.save(path, [node], [x], [y], {"times": np.array([1, 1024], np.int64)})
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A front end with mlp, wide and two versions of versioned."""
+    """A front end with mlp, wide, tiled (one number a row in, many out) and two versions of versioned."""
     folder = tmp_path_factory.mktemp("r")
     models = folder / "models"
     onnx_models.mlp(models / "mlp" / "1" / "model.onnx")
     onnx_models.dynamic_width(models / "wide.onnx")
+    tile(models / "tiled.onnx")
     for version in (1, 2):
         onnx_models.mlp(models / "versioned" / str(version) / "model.onnx")
     for path in (models / "mlp" / "model.toml", models / "wide.toml"):
@@ -96,19 +107,28 @@ def figures(reply: Reply) -> dict[str, float]:
 @pytest.mark.parametrize("more", [{}, {"Accept-Encoding": "gzip"}], ids=["express", "ordinary"])
 def test_a_request_may_ask_where_its_time_went(served: Serving, more: dict[str, str]) -> None:
     """Microseconds in the queue, gathering, running and splitting, and the rows of the batch; on both ways."""
-    found = figures(served.ask(infer_bytes("mlp", ROW.repeat(3, 0), {"inferd-timing": "1", **more})))
-    assert list(found) == ["queue", "gather", "run", "split", "rows"]
-    assert found.pop("rows") == 3
-    assert found["run"] > 0
-    assert min(found.values()) >= 0
+    with served.connected() as connection:
+        for rows in (1, 3):
+            connection.sendall(infer_bytes("mlp", ROW.repeat(rows, 0), {"inferd-timing": "1", **more}))
+            found = figures(read_reply(connection))
+            assert list(found) == ["queue", "gather", "run", "split", "rows"]
+            assert found.pop("rows") == rows
+            assert found["run"] > 0
+            assert min(found.values()) >= 0
 
 
 def test_a_long_json_answer_tells_its_time_too(served: Serving) -> None:
-    """An answer that is written off the loop has the header as well."""
-    body, headers = infer_parts(np.ones((1, 40_000), np.float32), parameters={"binary_data_output": False})
-    reply = served.post("/v2/models/wide/infer", body, {**headers, "Inferd-Timing": "1"})
-    assert figures(reply)["rows"] == 1
-    assert outputs(reply)["y"].shape == (1, 40_000)
+    """An answer that is written off the loop has the header as well, whatever way its request took."""
+    json = {"parameters": {"binary_data_output": False}}
+    for model, columns, answered in (("wide", 40_000, 40_000), ("tiled", 1, 1024)):
+        rows = np.ones((1 if model == "wide" else 64, columns), np.float32)
+        asked = infer_bytes(model, rows, {"Inferd-Timing": "1"}, **json)
+        with served.connected() as connection:
+            for _ in range(2):  # the express way is for connections that are idle and paths that are known
+                connection.sendall(asked)
+                reply = read_reply(connection)
+                assert figures(reply)["rows"] == len(rows)
+                assert outputs(reply)["y"].shape == (len(rows), answered)
 
 
 def test_nobody_is_told_who_did_not_ask(served: Serving) -> None:

@@ -222,6 +222,9 @@ def _options(config: Config) -> RuntimeOptions:
         cores=runtime.cores,
         core_floor=runtime.core_floor,
         governor=runtime.governor,
+        headroom=runtime.headroom,
+        max_temperature_c=runtime.max_temperature_c,
+        battery_share=runtime.battery_share,
         inline=runtime.inline,
         engine=runtime.engine,
     )

@@ -18,8 +18,10 @@ from inferd_runtime.errors import Closed, ModelNotReady
 from inferd_runtime.job import Job
 from inferd_runtime.probe import Machine, probe
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
-from inferd_runtime.scheduling.governor import Governor, Policy
+from inferd_runtime.scheduling.courtesy import stand_back
+from inferd_runtime.scheduling.governor import Governor
 from inferd_runtime.scheduling.lane import Defer, Deliver, Lane
+from inferd_runtime.scheduling.policy import MODES, Policy
 from inferd_runtime.scheduling.queue import QueueLimits
 from inferd_runtime.spec import ModelDescription
 from inferd_runtime.stats import ModelStats, StatsSnapshot
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 
 _CHOICES = {
     "load": ("all", "none"),
-    "governor": ("polite", "fixed"),
+    "governor": MODES,
     "inline": ("auto", "off"),
     "engine": ("auto", "onnxruntime", "openvino"),
 }
+
+_LEAST = {"max_jobs": 1, "max_queue_bytes": 1, "cores": 0, "core_floor": 1, "headroom": 0, "max_temperature_c": 0}
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +48,9 @@ _log = logging.getLogger(__name__)
 class RuntimeOptions:
     """How to serve. `max_jobs` bounds the waiting jobs of each model, `max_queue_bytes` the input bytes that waiting
     and running jobs of all models hold. `cores` 0: as many physical cores as the machine lets us use; the governor
-    keeps at least `core_floor` of them. A bad value raises ValueError."""
+    keeps at least `core_floor` of them and leaves `headroom` of the machine's to others, whether they use them or not.
+    From `max_temperature_c` on it gives cores back, 0: where the processor's drivers call it hot. On a battery it uses
+    `battery_share` of the cores. A bad value raises ValueError."""
 
     models: tuple[Path, ...]
     cache_dir: Path
@@ -55,6 +61,9 @@ class RuntimeOptions:
     cores: int = 0
     core_floor: int = 1
     governor: str = "polite"
+    headroom: float = 0.0
+    max_temperature_c: float = 0.0
+    battery_share: float = 0.5
     inline: str = "auto"
     engine: str = "auto"
 
@@ -62,14 +71,18 @@ class RuntimeOptions:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        for name, least in (("max_jobs", 1), ("max_queue_bytes", 1), ("cores", 0), ("core_floor", 1)):
-            if getattr(self, name) < least:
+        for name, least in _LEAST.items():
+            if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
+        if not 0 < self.battery_share <= 1:
+            raise ValueError(f"battery_share is more than 0 and at most 1, not {self.battery_share}")
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFigures:
-    """The whole runtime at one moment, for whoever scrapes. Busy cores are None before the first load sample."""
+    """The whole runtime at one moment, for whoever scrapes. Busy cores are None before the first load sample; others
+    are those that have nothing to do with us, as our callers on this machine have. `core_reason` tells why
+    `core_size` is what it is."""
 
     core_floor: int
     core_ceiling: int
@@ -81,6 +94,8 @@ class RuntimeFigures:
     max_held_bytes: int
     host_busy_cores: float | None
     own_busy_cores: float | None
+    others_busy_cores: float | None = None
+    core_reason: str = ""
 
 
 class Runtime:
@@ -336,6 +351,9 @@ def _policy(options: RuntimeOptions, machine: Machine) -> Policy:
     return Policy(
         floor=min(options.core_floor, ceiling),
         ceiling=ceiling,
-        host_cores=max(machine.allowed_physical, ceiling),
         mode=options.governor,
+        counts_siblings=ceiling > machine.allowed_physical,
+        headroom=options.headroom,
+        max_temperature_c=options.max_temperature_c,
+        battery_share=options.battery_share,
     )

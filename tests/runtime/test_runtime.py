@@ -26,6 +26,7 @@ from inferd_runtime import (
     probe,
 )
 from inferd_runtime.job import Array
+from inferd_runtime.scheduling.policy import Policy
 from tests import onnx_models
 from tests.runtime.scheduling.sessions import Receiver
 
@@ -296,6 +297,7 @@ def test_figures_tell_the_whole_state(serve: Serve) -> None:
     assert figures.max_held_bytes == 1000
     assert figures.host_busy_cores is not None
     assert figures.own_busy_cores is not None
+    assert figures.others_busy_cores is not None
 
 
 def make(machine: Machine, tmp_path: Path, **more: object) -> Runtime:
@@ -327,15 +329,27 @@ def test_the_ceiling_is_what_the_machine_allows(
     assert figures.core_floor == min(2, ceiling)
 
 
+def test_the_governor_is_told_every_option(tmp_path: Path) -> None:
+    """What the administrator says of the governor is what it follows."""
+    words = {"headroom": 0.5, "max_temperature_c": 70.0, "battery_share": 0.25}
+    machine = sized(16, 8, 16.0)
+    fair = make(machine, tmp_path, governor="fair", core_floor=2, cores=4, **words)._policy
+    assert fair == Policy(2, 4, "fair", counts_siblings=False, **words)
+    assert make(machine, tmp_path, cores=12)._policy == Policy(1, 12, counts_siblings=True, battery_share=0.5)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"governor": "wild"}, "governor is one of polite, fixed, not 'wild'"),
+        ({"governor": "wild"}, "governor is one of polite, fair, fixed, not 'wild'"),
         ({"inline": "on"}, "inline is one of"),
         ({"engine": "abacus"}, "engine is one of"),
         ({"load": "some"}, "load is one of"),
         ({"max_jobs": 0}, "max_jobs is at least 1"),
         ({"cores": -1}, "cores is at least 0"),
+        ({"headroom": -0.5}, "headroom is at least 0"),
+        ({"max_temperature_c": float("nan")}, "max_temperature_c is at least 0"),
+        ({"battery_share": 1.5}, "battery_share is more than 0 and at most 1"),
     ],
 )
 def test_options_that_cannot_be_are_refused(words: dict[str, object], message: str) -> None:

@@ -51,8 +51,8 @@ def _table(rows: list[Key]) -> str:
 
 def _meaning(key: Key) -> str:
     choices = ", ".join(f"`{choice}`" for choice in key.choices)
-    least = f" {key.least.capitalize()}." if key.least else ""
-    return key.text + (f" One of {choices}." if choices else "") + least
+    bounds = f" {key.bounds.capitalize()}." if key.bounds else ""
+    return key.text + (f" One of {choices}." if choices else "") + bounds
 
 
 def _rules() -> str:

@@ -85,8 +85,22 @@ class Runtime(Struct, frozen=True, kw_only=True):
     cores: Annotated[int, _key("Cores to use at most; 0 takes what the machine allows this process.", ge=0)] = 0
     core_floor: Annotated[int, _key("Cores that stay ours however busy the host is.", ge=1)] = 1
     governor: Annotated[
-        Literal["polite", "fixed"], _key("`polite` gives cores back to others; `fixed` never does.")
+        Literal["polite", "fair", "fixed"],
+        _key(
+            "`polite` gives cores back to other programs, whose threads go first; `fair` gives back half at most; "
+            "`fixed` gives back none."
+        ),
     ] = "polite"
+    headroom: Annotated[
+        float, _key("Cores that are left to other programs beside those that they use; not with `fixed`.", ge=0)
+    ] = 0.0
+    max_temperature_c: Annotated[
+        float,
+        _key("Processor temperature that costs cores; 0 takes its drivers' own mark; not with `fixed`.", ge=0),
+    ] = 0.0
+    battery_share: Annotated[
+        float, _key("Part of the cores to use while a battery feeds the machine; not with `fixed`.", gt=0, le=1)
+    ] = 0.5
     inline: Annotated[Literal["auto", "off"], _key("Whether micro-models may run on the event loop.")] = "auto"
     engine: Annotated[
         Literal["auto", "onnxruntime", "openvino"], _key("Engine for models that name none; `auto` chooses.")
@@ -207,11 +221,11 @@ class Key:
         return get_args(_bare(self.type)) if get_origin(_bare(self.type)) is Literal else ()
 
     @property
-    def least(self) -> str:
-        """The lower bound in words, empty if there is none."""
-        if self.meta.gt is not None:
-            return f"more than {self.meta.gt}"
-        return f"at least {self.meta.ge}" if self.meta.ge is not None else ""
+    def bounds(self) -> str:
+        """The bounds in words, empty if there are none."""
+        meta = self.meta
+        told = (("more than", meta.gt), ("at least", meta.ge), ("at most", meta.le))
+        return ", ".join(f"{words} {bound}" for words, bound in told if bound is not None)
 
 
 def sections() -> dict[str, type[Struct]]:

@@ -1,82 +1,27 @@
-"""The governor: gives cores back while others on this machine need them.
+"""The governor: gives cores back while others on this machine need them, and takes them again.
 
-`decide` is a pure function of the last stance, one load sample and the policy. It shrinks at once, and after calm takes
-what was free all the while; the gap between both thresholds keeps it still under a constant load. Invariant: the size
-never leaves floor..ceiling. One thread samples; while nothing is being served it samples seldom, so an idle daemon
-stays idle.
+One thread samples the machine's load, has `policy.decide` say how many cores that leaves, and resizes the core budget.
+While nothing is being served it samples seldom, so an idle daemon stays idle.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inferd_runtime.scheduling.budget import CoreBudget
+from inferd_runtime.scheduling.policy import Policy, Stance, decide
 
 if TYPE_CHECKING:
     from inferd_runtime.probe.load import LoadSample
 
-# We give a core back once others use more than this much of it, and take it again when they use less than the other.
-YIELD_ABOVE_CORES = 0.75
-REGAIN_BELOW_CORES = 0.25
-# Room must have been there for so long before the budget grows.
-CALM_S = 0.75
 INTERVAL_S = 0.25
 # While there is no work we look for it so often, and at the machine only in one of so many looks.
 IDLE_LOOK_S = 0.5
 IDLE_LOOKS = 4
-MODES = ("polite", "fixed")
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the governor may do. `host_cores` are the cores that we and everybody else here share.
-
-    "polite" moves between `floor` and `ceiling`; "fixed" stays at the ceiling.
-    """
-
-    floor: int
-    ceiling: int
-    host_cores: float
-    mode: str = "polite"
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"the governor is one of {', '.join(MODES)}, not {self.mode!r}")
-        if not 1 <= self.floor <= self.ceiling:
-            raise ValueError(f"the core floor {self.floor} must be from 1 to the ceiling {self.ceiling}")
-
-
-@dataclass(frozen=True, slots=True)
-class Stance:
-    """The size chosen; for how long there has been room for more, and for how many cores all that time."""
-
-    size: int
-    calm_s: float = 0.0
-    room: int = 0
-
-
-def decide(stance: Stance, sample: LoadSample, policy: Policy) -> Stance:
-    """The next stance; `size` is always from the policy's floor to its ceiling."""
-    if policy.mode == "fixed":
-        return Stance(policy.ceiling)
-    size = min(max(stance.size, policy.floor), policy.ceiling)
-    free = policy.host_cores - sample.others_busy_cores
-    if size > free + YIELD_ABOVE_CORES:
-        return Stance(max(policy.floor, math.floor(free + YIELD_ABOVE_CORES)))
-    room = min(policy.ceiling, math.floor(free + REGAIN_BELOW_CORES))
-    if room <= size:
-        return Stance(size)
-    if stance.calm_s:
-        room = min(room, stance.room)
-    calm_s = stance.calm_s + sample.window_s
-    return Stance(size, calm_s, room) if calm_s < CALM_S else Stance(room)
 
 
 class Governor:
@@ -110,6 +55,11 @@ class Governor:
     def latest(self) -> LoadSample | None:
         """The last sample, None before the first."""
         return self._latest
+
+    @property
+    def stance(self) -> Stance:
+        """What the last sample led to, and why."""
+        return self._stance
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._watch, name="governor", daemon=True)
@@ -147,7 +97,7 @@ class Governor:
         self._stance = decide(before, sample, self.policy)
         if self._stance.size != before.size:
             self._budget.resize(self._stance.size)
-            _log.info("core budget %d -> %d: %s", before.size, self._stance.size, sample)
+            _log.info("core budget %d -> %d: %s", before.size, self._stance.size, self._stance.reason)
 
     def _watch(self) -> None:
         while not self._stop.wait(self.tick()):

@@ -6,7 +6,10 @@ from collections.abc import Collection
 
 import pytest
 
-from inferd_runtime.probe.callers import KEPT_S, MAX_CALLERS, Callers, Spent
+from inferd_runtime.probe.followed import MAX_FOLLOWED, Followed
+from inferd_runtime.probe.sensors import Spent
+
+KEPT_S = 3.0
 
 
 class Host:
@@ -17,7 +20,7 @@ class Host:
         self.calling: Collection[int] = ()
         self.asked: list[int] = []
         self.now_s = 100.0
-        self.callers = Callers(lambda: self.calling, self.read)
+        self.callers = Followed(lambda: self.calling, self.read, KEPT_S)
 
     def read(self, pid: int) -> Spent | None:
         self.asked.append(pid)
@@ -80,11 +83,11 @@ def test_only_so_many_are_followed() -> None:
     host.calling = range(1, 1000)
     host.spent = {pid: Spent(1.0, 1.0) for pid in range(1, 1000)}
     host.after()
-    assert len(host.asked) == MAX_CALLERS
+    assert len(host.asked) == MAX_FOLLOWED
     del host.spent[1]
     host.calling = range(2, 1000)
     host.after()
     host.asked.clear()
     host.after()
-    assert len(set(host.asked)) == MAX_CALLERS
+    assert len(set(host.asked)) == MAX_FOLLOWED
     assert 1 not in host.asked

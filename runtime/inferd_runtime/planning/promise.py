@@ -25,6 +25,8 @@ THREADS_GAIN, SHARING_GAIN = 2.0, 1.25
 FEWER_GAIN, FEWER_GAIN_SHORT, SHORT_US = 1.15, 2.0, 1000.0
 # What fixed rows gain, and what a session for one caller alone gains over one of several streams.
 FIXED_GAIN, INLINE_GAIN = 1.5, 2.0
+# What handing a job to another thread and back costs at least.
+HOP_US = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def promise(candidate: Candidate, trials: Sequence[Trial], objective: str) -> Pr
     hope = max(_hopes(candidate, known, measured, least_us, objective))
     cost = main_cost(objective)
     close = min(map(cost, measured)) / min(map(cost, known))
-    return Promise(hope, f"judged by its relatives it is {hope:.2f} of the best, at most", hope * close)
+    steps = min(_steps(candidate, trial.candidate) for trial in known)
+    return Promise(hope, f"judged by its relatives it is {hope:.2f} of the best, at most", hope * close / steps)
 
 
 def _hopes(
@@ -69,9 +72,16 @@ def _hopes(
     if objective != THROUGHPUT or is_of_first or candidate.inline:
         # What has the most throughput may be joined by an idle shape, which need only beat its own relatives.
         rivals = known if is_of_first and objective != LATENCY else measured
-        yield min(trial.run_us for trial in rivals) / least_us
+        hop_us = HOP_US if candidate.inline and not first.candidate.inline else 0.0
+        yield (min(trial.run_us for trial in rivals) + hop_us) / least_us
     if objective != LATENCY:
         yield min(_most_rows_per_s(candidate, trial) for trial in known) / first.rows_per_s
+
+
+def _steps(one: Candidate, other: Candidate) -> float:
+    """How far apart two of a build are: doublings of threads, and each other thing that differs."""
+    doublings = abs(math.log2(one.threads / other.threads))
+    return max(1.0, doublings + (one.rows != other.rows) + (one.inline != other.inline))
 
 
 def _may_fit(candidate: Candidate, failed: Sequence[Trial]) -> bool:

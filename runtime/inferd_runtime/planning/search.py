@@ -7,7 +7,6 @@ final those that came close run in turns, so that noise meets all of them alike,
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
@@ -20,12 +19,14 @@ from inferd_runtime.planning.evidence import Candidate, Inputs, Trial, build_of
 from inferd_runtime.planning.promise import WORTHLESS, promise
 
 # The part of the budget for the screening; a final needs the rest.
-SCREENING = 0.65
+SCREENING = 0.7
 # Who could be this much of the best is tried: screening figures are no better than that.
 WORTH_A_TRY = 0.85
 LEAST_S, MOST_S = 0.2, 1.0
 # A look at the leader takes this part of a trial.
-LOOK = 0.4
+LOOK = 0.5
+# Rounds so far apart have not all met the same neighbour.
+APART_S = 3.0
 # How far behind the first a candidate may be and still take part in the next round of the final.
 REACHES = (1.3, 1.2, 1.12, 1.08, 1.06)
 FINALISTS = 5
@@ -91,25 +92,49 @@ class Search:
         self._clock = clock
         self._begin_s = clock()
         self._rounds: dict[Candidate, list[Trial]] = {}
-        self._took_s: dict[Candidate, float] = {}
-        self._looks: dict[Candidate, Trial] = {}  # at who led then, right after the first trial
+        self._took_s: dict[Candidate, float] = {}  # the first trial
+        self._when_s: dict[Candidate, tuple[float, float]] = {}  # the first and the last trial
+        self._leader: Candidate | None = None
+        self._look: Trial | None = None  # the last one
+        self._looks: dict[Candidate, list[Trial]] = {}  # before and after the first trial, at who led then
         self._awaited = 0  # candidates still worth a try
 
     def run(self) -> list[Trial]:
         """Every candidate's trial, in the order in which they were tried, the skipped ones last. Raises Closed when it
         was stopped."""
         self._screen()
-        self._settle()
+        for number, reach in enumerate(REACHES):
+            if not self._play(number, self._contenders(reach)):
+                break
+            self._screen()  # a better figure of one raises hopes for its relatives
         return self._trials() + self._skipped()
 
     def _screen(self) -> None:
-        seconds = min(MOST_S, max(LEAST_S, self._budget_s / 50))
+        """Try candidates briefly, each between two looks at the leader."""
+        seconds = min(MOST_S, max(LEAST_S, self._budget_s / 80))
         while (candidate := self._next()) is not None:
-            leader = choose(self._fair(), self._objective).chosen
             self._try(candidate, seconds, str(candidate))
-            if leader is not None:
-                self._looks[candidate] = self._try(leader.candidate, seconds * LOOK, str(candidate))
+            looks = [self._look]
+            if self._leader is not None:
+                self._look = self._try(self._leader, seconds * LOOK, str(candidate))
+            self._looks[candidate] = [look for look in (*looks, self._look) if look is not None]
+            leader = choose(self._fair(), self._objective).chosen
+            if leader is not None and leader.candidate != self._leader:
+                self._leader = leader.candidate
+                self._look = self._try(self._leader, seconds * LOOK, f"{candidate}, once more")
             self._trier.keep(self._contenders(REACHES[0]))
+
+    def _play(self, number: int, contenders: Sequence[Candidate]) -> bool:
+        """One round of the final, there or back. False when there is no time for it, or nothing to play for."""
+        left_s = self._begin_s + self._budget_s - self._clock()
+        seconds = min(MOST_S, left_s / (max(1, len(contenders)) * (len(REACHES) - number)))
+        is_decided = len(contenders) < 2 and all(map(self._is_settled, contenders))
+        if is_decided or seconds < LEAST_S / 2:
+            return False
+        self._trier.keep(contenders)
+        for candidate in contenders if number % 2 else contenders[::-1]:
+            self._try(candidate, seconds, f"round {number + 1} of {len(REACHES)}: {candidate}")
+        return True
 
     def _next(self) -> Candidate | None:
         """Of the untried for which there is time the one most likely to win; the list's order breaks ties."""
@@ -132,19 +157,6 @@ class Search:
                 if build_of(other)[:width] == build[:width]:
                     return self._took_s[other]
         return 0.0
-
-    def _settle(self) -> None:
-        """The final: the close ones in turns, there and back, until the time or the rounds are over."""
-        contenders = self._contenders(REACHES[0])
-        for number, reach in enumerate(REACHES):
-            left_s = self._begin_s + self._budget_s - self._clock()
-            seconds = min(MOST_S, left_s / (max(1, len(contenders)) * (len(REACHES) - number)))
-            if len(contenders) < 2 or seconds < LEAST_S / 2:
-                return
-            self._trier.keep(contenders)
-            for candidate in contenders if number % 2 else contenders[::-1]:
-                self._try(candidate, seconds, f"round {number + 1} of {len(REACHES)}: {candidate}")
-            contenders = [candidate for candidate in self._contenders(reach) if candidate in contenders]
 
     def _contenders(self, reach: float) -> list[Candidate]:
         """Who may yet be chosen, or be the idle shape of who is: each in turn is what would be chosen without those
@@ -174,6 +186,7 @@ class Search:
         if is_first:
             self._took_s[candidate] = self._clock() - begin_s
         self._rounds.setdefault(candidate, []).append(trial)
+        self._when_s[candidate] = (self._when_s.get(candidate, (begin_s, begin_s))[0], begin_s)
         return trial
 
     def _trials(self) -> list[Trial]:
@@ -181,12 +194,16 @@ class Search:
 
     def _fair(self) -> list[Trial]:
         """The trials as they would stand had nobody been in the way: what was measured while the leader was slower than
-        it usually is gets that much back, until it is measured again."""
+        it usually is gets that much back, until more rounds tell."""
         usual = {trial.candidate: trial for trial in self._trials()}
         return [
-            _relieved(trial, self._looks[candidate], usual) if trial.rounds == 1 and candidate in self._looks else trial
+            trial if self._is_settled(candidate) else _relieved(trial, self._looks.get(candidate, ()), usual)
             for candidate, trial in usual.items()
         ]
+
+    def _is_settled(self, candidate: Candidate) -> bool:
+        first_s, last_s = self._when_s[candidate]
+        return last_s - first_s >= APART_S
 
     def _skipped(self) -> list[Trial]:
         trials, found = self._fair(), []
@@ -197,22 +214,28 @@ class Search:
 
 
 def _summary(rounds: Sequence[Trial]) -> Trial:
-    """One trial of several: medians, leaning to the better of two, for noise only ever makes things slower."""
+    """One trial of several. A neighbour's noise only ever makes things slower, so of all figures the one at the better
+    quarter stands."""
     first, last = rounds[0], rounds[-1]
     if last.outcome != "measured":
         return replace(last, rounds=len(rounds))
     return replace(
         first,
-        run_us=statistics.median_low([trial.run_us for trial in rounds]),
-        run_p95_us=statistics.median_low([trial.run_p95_us for trial in rounds]),
-        rows_per_s=statistics.median_high([trial.rows_per_s for trial in rounds]),
+        run_us=_quarter([trial.run_us for trial in rounds]),
+        run_p95_us=_quarter([trial.run_p95_us for trial in rounds]),
+        rows_per_s=-_quarter([-trial.rows_per_s for trial in rounds]),
         rounds=len(rounds),
     )
 
 
-def _relieved(trial: Trial, look: Trial, usual: Mapping[Candidate, Trial]) -> Trial:
-    leader = usual[look.candidate]
-    if not trial.outcome == look.outcome == leader.outcome == "measured":
-        return trial
-    slow = max(1.0, look.run_us / leader.run_us, leader.rows_per_s / look.rows_per_s)
+def _quarter(figures: Sequence[float]) -> float:
+    return sorted(figures)[(len(figures) - 1) // 4]
+
+
+def _relieved(trial: Trial, looks: Sequence[Trial], usual: Mapping[Candidate, Trial]) -> Trial:
+    slow = 1.0
+    for look in looks:
+        leader = usual[look.candidate]
+        if trial.outcome == look.outcome == leader.outcome == "measured":
+            slow = max(slow, look.run_us / leader.run_us, leader.rows_per_s / look.rows_per_s)
     return replace(trial, run_us=trial.run_us / slow, rows_per_s=trial.rows_per_s * slow)

@@ -103,12 +103,11 @@ class IsolatedSession:
         self._lock = threading.Lock()  # no new host once closing
         self._reason = ""
         self._back_at_s = 0.0
-        self._host = start()
         try:
-            hosted = self._host.open(path, options, timeout_s=_OPEN_TIMEOUT_S)
-        except (EngineRefused, HostDied) as error:
-            self._host.close()
-            raise EngineRefused(str(error)) from error
+            self._host = start()
+            hosted = self._open()
+        except HostDied as death:
+            raise EngineRefused(str(death)) from death
         self.inputs = hosted.inputs
         self.outputs = hosted.outputs
         self.batch_symbols = hosted.batch_symbols
@@ -156,16 +155,25 @@ class IsolatedSession:
 
     def _start_again(self) -> bool:
         """Try once; the host is dead where that fails. False when closing."""
-        with self._lock:
-            if self._closing.is_set():
-                return False
-            self._host = host = self._start()
         try:
-            hosted = host.open(self._path, self._options, timeout_s=_OPEN_TIMEOUT_S)
-            if (hosted.inputs, hosted.outputs) != (self.inputs, self.outputs):
-                raise EngineRefused(f"{self._path.name} has other inputs or outputs now")
-            self._hosted = hosted
+            with self._lock:
+                if self._closing.is_set():
+                    return False
+                self._host = self._start()
+            hosted = self._open()
+            if (hosted.inputs, hosted.outputs) == (self.inputs, self.outputs):
+                self._hosted = hosted
+            else:
+                self._reason = f"{self._path.name} has other inputs or outputs now"
+                self._host.close()
         except (EngineRefused, HostDied) as error:
             self._reason = str(error)
-            host.close()
         return True
+
+    def _open(self) -> HostedSession:
+        """Open the model in the newest host, or end that."""
+        try:
+            return self._host.open(self._path, self._options, timeout_s=_OPEN_TIMEOUT_S)
+        except BaseException:
+            self._host.close()
+            raise

@@ -6,6 +6,7 @@ when it does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,10 +25,13 @@ class Place:
 
     def __init__(self) -> None:
         self.is_asked = False
-        asked, self.questions = os.pipe()
-        self.answers, answered = os.pipe()
-        self._memory = make_region()
-        self.region = Region(self._memory)
+        with contextlib.ExitStack() as opened:
+            asked, self.questions = _pipe(opened)
+            self.answers, answered = _pipe(opened)
+            self._memory = make_region()
+            opened.callback(os.close, self._memory)
+            self.region = Region(self._memory)
+            opened.pop_all()  # nothing failed
         self.theirs = (asked, answered, self._memory)
 
     def hand_over(self) -> None:
@@ -39,6 +43,13 @@ class Place:
         """Nobody is there any more."""
         for fd in (self.questions, self.answers, self._memory):
             os.close(fd)
+
+
+def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for fd in ends:
+        opened.callback(os.close, fd)
+    return ends
 
 
 class Visit:
@@ -53,8 +64,9 @@ class Visit:
         """Raises what the child's engine raised; EOFError and BrokenPipeError where the child is gone, ValueError where
         its answer makes no sense."""
         place = self._place
-        words.ask(place.questions, question)
+        frame = words.question_frame(question)
         place.is_asked = True
+        words.put(place.questions, frame)
         answer = words.hear(place.answers, self._watch)
         place.is_asked = False
         if isinstance(answer, expected):

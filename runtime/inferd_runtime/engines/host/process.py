@@ -44,7 +44,8 @@ class HostProcess:
 
     The child runs at `nice`, on the CPUs `cores` (empty: all that we have). While a call waits for it, it is killed as
     soon as its private memory passes `memory_limit_bytes` (0: no limit; one that did nothing yet has some 30 MB).
-    Every call may raise HostDied, whose `kind` and words say how the child ended; from then on every call does.
+    Every call, and the making, may raise HostDied, whose `kind` and words say how the child ended; from then on every
+    call does.
 
         with HostProcess("openvino", memory_limit_bytes=1 << 30) as host:
             before = host.memory_bytes()
@@ -68,16 +69,23 @@ class HostProcess:
         self.engine = engine
         self._memory_limit_bytes = memory_limit_bytes
         self._change = threading.Condition()  # guards all that follows
-        self._free = [Place() for _ in range(places)]
+        self._free: list[Place] = []
         self._pid = 0
         self._death: tuple[HostDeath, str] | None = None  # it is bound to die, or dead
         self._is_over = False
-        theirs = tuple(place.theirs for place in self._free)
-        birth = words.Birth(engine, os.getpid(), theirs, nice, tuple(cores))
-        command = [*program, msgspec.json.encode(birth).decode()]
-        args = (command, tuple(self._free))
-        self._keeper = threading.Thread(target=self._keep, args=args, name=f"host of {engine}", daemon=True)
-        self._keeper.start()
+        try:
+            for _ in range(places):
+                self._free.append(Place())
+            theirs = tuple(place.theirs for place in self._free)
+            birth = words.Birth(engine, os.getpid(), theirs, nice, tuple(cores))
+            args = ([*program, msgspec.json.encode(birth).decode()], tuple(self._free))
+            self._keeper = threading.Thread(target=self._keep, args=args, name=f"host of {engine}", daemon=True)
+            self._keeper.start()
+        except (OSError, RuntimeError) as error:  # no descriptors, or no thread
+            for place in self._free:
+                place.hand_over()
+                place.close()
+            raise HostDied(f"no process for {engine} could be prepared: {error}", kind="gone") from None
 
     def open(
         self, path: Path, options: SessionOptions, *, timeout_s: float = 120.0, run_timeout_s: float = 60.0

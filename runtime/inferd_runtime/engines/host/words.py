@@ -136,7 +136,8 @@ _questions: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
-def _put(fd: int, frame: bytes) -> None:
+def put(fd: int, frame: bytes) -> None:
+    """Raises BrokenPipeError. A question never waits here, where the last one was answered."""
     left = memoryview(_LENGTH.pack(len(frame)) + frame)
     while left:
         left = left[os.write(fd, left) :]
@@ -161,12 +162,12 @@ def _take_bytes(fd: int, count: int, wait: Callable[[int], object]) -> bytes:
     return bytes(taken)
 
 
-def ask(fd: int, question: Question) -> None:
-    """Never waits, where the last question was answered. Raises BrokenPipeError, EngineFault."""
+def question_frame(question: Question) -> bytes:
+    """Raises EngineFault."""
     frame = _encoder.encode(question)
     if len(frame) > _MAX_QUESTION_BYTES:
         raise EngineFault("a model with so many inputs cannot run in a process of its own")
-    _put(fd, frame)
+    return frame
 
 
 def hear(fd: int, wait: Callable[[int], object]) -> Answer:
@@ -183,4 +184,4 @@ def next_question(fd: int) -> Question:
 
 
 def answer(fd: int, answer: Answer) -> None:
-    _put(fd, _encoder.encode(answer))
+    put(fd, _encoder.encode(answer))

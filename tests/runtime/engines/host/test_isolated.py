@@ -15,7 +15,7 @@ import pytest
 from inferd_runtime.engines import Array, SessionOptions
 from inferd_runtime.engines.host import HostProcess, IsolatedSession, isolated_engine
 from inferd_runtime.engines.host.isolated import Pauses
-from inferd_runtime.errors import EngineFault, EngineRefused, ModelNotReady
+from inferd_runtime.errors import EngineFault, EngineRefused, HostDied, ModelNotReady
 from inferd_runtime.job import Job
 from inferd_runtime.spec import ModelSpec
 from tests.runtime.engines.host.faulty import Fault, FaultyEngine, faulty_host
@@ -141,6 +141,21 @@ def test_a_file_that_became_another_model_is_not_served(
         run(session, 1)
     path.write_text("a")
     until_ready(session)
+
+
+def test_a_start_that_fails_is_tried_again(hosts: Hosts) -> None:
+    """When a process cannot even be prepared (no descriptors, say), the next try may do it."""
+    starts = iter([hosts, fail, fail, hosts])
+    session = IsolatedSession(lambda: next(starts)(), Path("model"), OPTIONS, first_pause_s=0.001)
+    hosts.kill_next(session, when_ready=False)
+    until_ready(session)
+    session.close()
+    with pytest.raises(EngineRefused, match="no descriptors"):
+        IsolatedSession(fail, Path("model"), OPTIONS)
+
+
+def fail() -> HostProcess:
+    raise HostDied("no descriptors", kind="gone")
 
 
 def test_pauses_double_until_a_life_was_long() -> None:

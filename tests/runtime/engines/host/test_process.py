@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -267,6 +268,20 @@ def test_what_cannot_be_started_is_told() -> None:
         host.open(MODEL, OPTIONS)
     with HostProcess("faulty") as host, pytest.raises(HostDied, match="exit code 1"):
         host.open(MODEL, OPTIONS)
+
+
+def test_without_descriptors_there_is_no_host() -> None:
+    """A daemon at its limit of open files is told so, and loses none to the attempt."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(list(FDS.iterdir()))
+    highest = max(int(fd.name) for fd in FDS.iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, limits[1]))
+    try:
+        with pytest.raises(HostDied, match="Too many open files"):
+            faulty_host(places=highest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list(FDS.iterdir())) <= before
 
 
 @pytest.mark.parametrize("said", [r"\xff\xff\xff\xff", r"\5\0\0\0hello", r"\2\0\0\0\xff\xff"])

@@ -211,7 +211,7 @@ def _spare_the_collector() -> None:
 
 def _options(config: Config) -> RuntimeOptions:
     """The runtime's part of the configuration."""
-    runtime = config.runtime
+    runtime, planning = config.runtime, config.planning
     return RuntimeOptions(
         models=tuple(Path(path) for path in config.models.path),
         cache_dir=Path(config.state.cache_dir),
@@ -227,4 +227,7 @@ def _options(config: Config) -> RuntimeOptions:
         battery_share=runtime.battery_share,
         inline=runtime.inline,
         engine=runtime.engine,
+        planning=planning.mode,
+        budget_s=planning.budget_s,
+        objective=planning.objective,
     )

@@ -37,9 +37,14 @@ _CHOICES = {
     "governor": MODES,
     "inline": ("auto", "off"),
     "engine": ("auto", "onnxruntime", "openvino"),
+    "planning": ("auto", "off"),
+    "objective": ("latency", "throughput", "balanced"),
 }
 
-_LEAST = {"max_jobs": 1, "max_queue_bytes": 1, "cores": 0, "core_floor": 1, "headroom": 0, "max_temperature_c": 0}
+_LEAST = {
+    "max_jobs": 1, "max_queue_bytes": 1, "cores": 0, "core_floor": 1, "headroom": 0, "max_temperature_c": 0,
+    "budget_s": 1,
+}  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +55,8 @@ class RuntimeOptions:
     and running jobs of all models hold. `cores` 0: as many physical cores as the machine lets us use; the governor
     keeps at least `core_floor` of them and leaves `headroom` of the machine's to others, whether they use them or not.
     From `max_temperature_c` on it gives cores back, 0: where the processor's drivers call it hot. On a battery it uses
-    `battery_share` of the cores. A bad value raises ValueError."""
+    `battery_share` of the cores. With `planning` "off" no model is measured unasked; `budget_s` is how long measuring
+    one may take, `objective` what its plan strives for. A bad value raises ValueError."""
 
     models: tuple[Path, ...]
     cache_dir: Path
@@ -66,6 +72,9 @@ class RuntimeOptions:
     battery_share: float = 0.5
     inline: str = "auto"
     engine: str = "auto"
+    planning: str = "auto"
+    budget_s: float = 20.0
+    objective: str = "balanced"
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -315,6 +324,7 @@ class Runtime:
                     engine=self.options.engine,
                     inline=self.options.inline if self._defer is not None else "off",
                     cache_dir=self.options.cache_dir,
+                    objective=self.options.objective,
                 )
             return self._ground
 

@@ -109,6 +109,20 @@ class Runtime(Struct, frozen=True, kw_only=True):
     max_queue_bytes: Annotated[int, _key("Input bytes of waiting and running requests, all models.", ge=1)] = 256 * MiB
 
 
+class Planning(Struct, frozen=True, kw_only=True):
+    """How it is found out how a model runs best on this machine; see planning.md."""
+
+    mode: Annotated[
+        Literal["auto", "off"],
+        _key("`auto` measures models in the background; `off` serves by a static rule until asked to measure."),
+    ] = "auto"
+    budget_s: Annotated[float, _key("How long measuring one model may take.", ge=1)] = 20.0
+    objective: Annotated[
+        Literal["latency", "throughput", "balanced"],
+        _key("What plans strive for where a model does not say; `balanced` is throughput without slow lone requests."),
+    ] = "balanced"
+
+
 class Tls(Struct, frozen=True, kw_only=True):
     """Certificates. Unix sockets always use the local CA's; an own certificate is for TCP listeners."""
 
@@ -182,6 +196,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: Server = Server()
     models: Models = Models()
     runtime: Runtime = Runtime()
+    planning: Planning = Planning()
     tls: Tls = Tls()
     auth: Auth = Auth()
     log: Log = Log()

@@ -87,9 +87,9 @@ def choice(found: Facts) -> Iterator[tuple[str, str]]:
         return
     is_measured = bool(plan["curve"]) and evidence is not None
     yield "runs on", f"{evidence['chosen'] if is_measured else named(plan)}: {how(plan)}"
-    if is_measured and evidence["idle"]:
+    if is_measured and plan["idle"]:
         yield "when idle", f"{evidence['idle']}: how a request runs that comes alone"
-    yield "why", one_line(evidence["reason"] if is_measured else plan["reason"])
+    yield "why", one_line(plan["reason"])
     if evidence is None:
         yield "one row", human_us(plan["run_us"]) if plan["run_us"] else ""
     elif not is_measured:

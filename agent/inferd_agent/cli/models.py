@@ -31,7 +31,8 @@ COLUMNS = ("model", "version", "state", "quantised", "engine", "a row", "inputs"
 def command(model: str | None, as_json: bool, url: str | None, token: str | None, ca: str | None) -> None:
     """Show all models, or everything about MODEL.
 
-    A model that failed shows its reason; an engine that was passed over shows its own words.
+    A model that failed shows its reason; an engine that was passed over shows its own words. What was measured for a
+    model: inferd explain MODEL.
 
     \b
     inferd models
@@ -60,7 +61,7 @@ def show_all(found: Sequence[Description]) -> None:
     for d in found:
         if d["reason"] and d["state"] != "READY":
             click.echo(f"\n{d['name']} {d['version']}: {one_line(d['reason'])}")
-        for veto in (d["plan"] or {}).get("vetoes", ()):
+        for veto in passed_over(d["plan"] or {}):
             click.echo(f"\n{d['name']} {d['version']}: not on {veto['candidate']}: {one_line(veto['reason'])}")
 
 
@@ -105,8 +106,13 @@ def engine(plan: Description) -> list[tuple[str, str]]:
         ("engine", f"{plan['engine']} on {plan['device']}, variant {plan['variant'] or '(plain)'}"),
         ("why", one_line(plan["reason"])),
         ("run", f"{human_us(plan['run_us'])} a row; {how(plan)}"),
-        *((f"not {veto['candidate']}", one_line(veto["reason"])) for veto in plan["vetoes"]),
+        *((f"not {veto['candidate']}", one_line(veto["reason"])) for veto in passed_over(plan)),
     ]
+
+
+def passed_over(plan: Description) -> Sequence[Description]:
+    """The vetoes of the static rule; of a measured plan `inferd explain` shows them, for they may be many."""
+    return () if plan.get("curve") else plan.get("vetoes", ())
 
 
 def rows(d: Description) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from inferd_agent.cli import plan
+from inferd_agent.cli import models, plan
 from inferd_agent.cli.explain import ranked, show, span
 from inferd_agent.cli.plan import follow
 from inferd_agent.rest import views
@@ -43,6 +44,11 @@ def told(state: PlanState, plan: Plan | None) -> Any:
     """What the daemon answers."""
     description = ModelDescription("recogniser", 3, State.READY, plan=plan)
     return msgspec.json.decode(msgspec.json.encode(views.plan(description, state)))
+
+
+def describe(plan: Plan) -> list[tuple[str, str]]:
+    """The lines of `inferd models MODEL` about its plan."""
+    return models.engine(told(MEASURED, plan)["plan"])
 
 
 def printed(capsys: pytest.CaptureFixture[str], state: PlanState, plan: Plan | None = PLAN) -> str:
@@ -139,6 +145,20 @@ def test_a_static_plan_is_explained_too(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_state_has_its_words(capsys: pytest.CaptureFixture[str], state: PlanState, said: str) -> None:
     """Off, queued, and how far a measuring is."""
     assert said in printed(capsys, state, STATIC_PLAN).splitlines()[0]
+
+
+def test_a_second_shape_is_told_where_it_serves(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the session for lone requests could not be opened again, nothing claims it."""
+    assert "  when idle  " not in printed(capsys, MEASURED, replace(PLAN, idle=None))
+
+
+def test_models_leaves_the_many_vetoes_to_explain() -> None:
+    """Those of the static rule are few and shown; those of a measured plan are in `inferd explain`."""
+    vetoes = STATIC_PLAN.vetoes
+    shown = [describe(replace(plan, vetoes=vetoes)) for plan in (STATIC_PLAN, PLAN)]
+    assert [[label for label, _ in lines if label.startswith("not ")] for lines in shown] == [
+        ["not openvino cpu int8"], [],
+    ]  # fmt: skip
 
 
 def test_a_choice_that_does_not_serve_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd_agent.demo import digits
@@ -153,6 +153,7 @@ def test_sound_answers_have_numbers() -> None:
     assert not is_sound([NUMBERS, np.full(3, np.nan, np.float32)])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(allow_nan=False), min_size=1, max_size=24),
     st.lists(st.floats(), min_size=24, max_size=24),

@@ -1,12 +1,14 @@
 # inferd: `make demo` shows it, `make test` proves it, `make help` lists the rest.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/pip --disable-pip-version-check
-LOCKS  := packaging/locks
+PYTHON  ?= python3
+# cpu, or cuda for setup, demo and gpu-check: the two builds of ONNX Runtime exclude each other.
+ENGINES ?= cpu
+VENV    := $(if $(filter cuda,$(ENGINES)),.venv-cuda,.venv)
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/pip --disable-pip-version-check
+LOCKS   := packaging/locks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit models docs lock wheel bench clean
+.PHONY: help demo setup dev test lint types check unit models docs lock wheel bench gpu-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,8 +17,8 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("inferd needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.setup: $(BIN)/python $(LOCKS)/cpu.txt pyproject.toml
-	@$(PIP) install -q --require-hashes -r $(LOCKS)/cpu.txt
+$(VENV)/.setup: $(BIN)/python $(LOCKS)/$(ENGINES).txt pyproject.toml
+	@$(PIP) install -q --require-hashes -r $(LOCKS)/$(ENGINES).txt
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -24,7 +26,7 @@ $(VENV)/.dev: $(VENV)/.setup $(LOCKS)/dev.txt
 	@$(PIP) install -q --require-hashes -r $(LOCKS)/dev.txt
 	@touch $@
 
-setup: $(VENV)/.setup  ## install inferd and both CPU engines into .venv
+setup: $(VENV)/.setup  ## install inferd and its engines into .venv (ENGINES=cuda: into .venv-cuda)
 dev: $(VENV)/.dev  ## the same, with everything the tests need
 
 demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
@@ -54,6 +56,9 @@ docs: setup  ## write the generated pages
 bench: dev models  ## overhead against a bare echo and the raw engine
 	$(BIN)/python -m bench.overhead
 
+gpu-check: $(VENV)/.$(if $(filter cuda,$(ENGINES)),setup,dev)  ## CUDA and TensorRT against the CPU (use ENGINES=cuda)
+	$(BIN)/python -m bench.gpu_check
+
 wheel: dev  ## build the wheel into dist/
 	$(BIN)/hatchling build -t wheel
 
@@ -62,6 +67,8 @@ lock:  ## resolve the lock files anew (needs uv)
 	  --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -c $(LOCKS)/cpu.txt \
+	  --extra cuda --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
 
 clean:  ## remove the environment and build output
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-cuda dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -25,6 +25,8 @@ LEAST_CLASSES = 10
 FURTHEST = 1e6
 # The best class stands out where it is this many times (e to this power) as likely as the second.
 DECISIVE_NATS = 1.0
+# On made-up inputs fewer such rows prove nothing.
+LEAST_DECISIVE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _best_class(
             counts = _lead_nats(rows, is_likelihood) >= DECISIVE_NATS
         differing += int((rows.argmax(1) != others.argmax(1))[counts].sum())
         counted += int(counts.sum())
-    if counted:
+    if counted >= (LEAST_DECISIVE if is_made_up else 1):
         share = differing / counted
         yield _Finding(TOP1, share, limits.top1, f"the best class differs in {differing} of {counted} rows")
 

@@ -30,7 +30,7 @@ MAX_FILES = 64
 MAX_FILE_BYTES = 256 << 20
 MAX_SAMPLES = 64
 MAX_BYTES = 64 << 20  # of all samples together
-MADE_UP = 8
+MADE_UP = 16
 # Sizes tried for every free dimension that is not the batch, most useful first: image models want multiples of 32, text
 # has some hundred tokens, audio models want whole frames.
 GUESSED_SIZES = (128, 64, 32, 224, 512, 1)

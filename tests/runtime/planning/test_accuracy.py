@@ -80,6 +80,17 @@ def test_on_made_up_inputs_undecided_rows_prove_nothing() -> None:
     assert "on made-up inputs" in verdict.sentence
 
 
+def test_on_made_up_inputs_few_rows_prove_nothing() -> None:
+    """Eight rows that are decided differently say something, seven do not; on real inputs one does."""
+    decided = np.eye(2, dtype=np.float32)[[0] * 40] * 0.9 + 0.05
+    other = decided.copy()
+    other[:8] = other[:8, ::-1]
+    assert not compare(decided[:8], other[:8], is_made_up=True).ok
+    few = compare(decided[:7], other[:7], is_made_up=True, metric="top1")
+    assert few.metric == "cosine"
+    assert compare(decided[:1], other[:1]).metric == "top1"
+
+
 def test_scores_of_nothing_prove_nothing() -> None:
     """A detector's map of noise is full of numbers near zero, whose ratios mean nothing."""
     nothing = np.full((1, 1, 8, 8), 1e-9, np.float32)

@@ -193,7 +193,7 @@ def test_whatever_a_candidate_does_is_its_outcome(wild: Callable[..., Wild]) -> 
     assert first(one.trier, candidate()).outcome == "measured"
     assert len(one.hosts) == 4  # three died
     assert one.trier.inputs == "generated"
-    assert one.trier.reference == "model.onnx in onnxruntime at f32, on 8 made-up inputs"
+    assert one.trier.reference == "model.onnx in onnxruntime at f32, on 16 made-up inputs"
 
 
 def test_memory_without_end_is_an_outcome(wild: Callable[..., Wild]) -> None:
@@ -268,12 +268,12 @@ def hosts(ground: Ground) -> Iterator[Hosts]:
 @pytest.mark.parametrize(
     ("build", "max_batch", "words"),
     [
-        (onnx_models.two_inputs, 64, "8 made-up inputs"), (onnx_models.no_batch, 0, "8 made-up inputs"),
-        (onnx_models.scalar, 0, "8 made-up inputs"), (onnx_models.fixed_batch, 0, "8 made-up inputs"),
-        (onnx_models.string_upper, 64, "8 made-up inputs"), (onnx_models.optional_input, 64, "8 made-up inputs"),
-        (onnx_models.dynamic_width, 64, "8 made-up inputs (sizes guessed: "),
-        (onnx_models.dynamic_output, 0, "8 made-up inputs"), (onnx_models.qoperator, 64, "8 made-up inputs"),
-        (partial(onnx_models.identity, datatype="BF16"), 64, "8 made-up inputs"),
+        (onnx_models.two_inputs, 64, "16 made-up inputs"), (onnx_models.no_batch, 0, "16 made-up inputs"),
+        (onnx_models.scalar, 0, "16 made-up inputs"), (onnx_models.fixed_batch, 0, "16 made-up inputs"),
+        (onnx_models.string_upper, 64, "16 made-up inputs"), (onnx_models.optional_input, 64, "16 made-up inputs"),
+        (onnx_models.dynamic_width, 64, "16 made-up inputs (sizes guessed: "),
+        (onnx_models.dynamic_output, 0, "16 made-up inputs"), (onnx_models.qoperator, 64, "16 made-up inputs"),
+        (partial(onnx_models.identity, datatype="BF16"), 64, "16 made-up inputs"),
     ],
 )  # fmt: skip
 def test_models_of_every_kind_are_given_inputs(
@@ -283,7 +283,7 @@ def test_models_of_every_kind_are_given_inputs(
     path = build(tmp_path / "model.onnx")
     found = find_reference(hosts, ground, {"": path}, spec_of(ground, path, max_batch), None, lambda: 0.0)
     assert found.words.startswith(f"model.onnx in onnxruntime at f32, on {words}")
-    assert len(found.answers) == len(found.samples.requests) == 8
+    assert len(found.answers) == len(found.samples.requests) == 16
     assert (found.variant, found.samples.is_batched) == ("", max_batch > 0)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferd_runtime.engines import Engine, Session, SessionOptions
+from inferd_runtime.engines.host import isolated_engine
 from inferd_runtime.errors import EngineRefused, InvalidModel, LoadFailed
 from inferd_runtime.planning.plan import AUTO, Ground, Planned, Wishes
 from inferd_runtime.planning.warm import Warmth, is_batched_by_shape, warm
@@ -20,6 +21,7 @@ from inferd_runtime.spec import ModelSpec, Plan, Veto
 
 ORT = "onnxruntime"
 OPENVINO = "openvino"
+PROCESS = "process"
 DEFAULT_MAX_BATCH = 64
 DEFAULT_BATCH = 16
 # OpenVINO sets its graph up anew whenever the number of rows changes; few sizes change seldom. Measured on an OCR
@@ -95,11 +97,11 @@ def _candidates(
     for variant in _variants(variants, wishes):
         for engine, device, why in _places(ground, wishes):
             candidate = _Candidate(variant, engine, device, why)
-            refusal = _refusal(ground, candidate, variants[variant])
-            if refusal is None:
+            why_not = refusal(ground, engine, device, variants[variant])
+            if why_not is None:
                 yield candidate
-            elif refusal:
-                vetoes.append(Veto(str(candidate), refusal))
+            elif why_not:
+                vetoes.append(Veto(str(candidate), why_not))
 
 
 def _variants(variants: Mapping[str, Path], wishes: Wishes) -> Sequence[str]:
@@ -132,28 +134,31 @@ def _places(ground: Ground, wishes: Wishes) -> Iterator[tuple[str, str, str]]:
             yield name, place, why if engine == AUTO or place != "cpu" else asked
 
 
-def _refusal(ground: Ground, candidate: _Candidate, path: Path) -> str | None:
-    """Why a candidate cannot be tried: None when it can, empty when that is not worth a word."""
-    is_cuda = candidate.device.startswith(("cuda", "tensorrt"))
-    engine = ground.engines.get(candidate.engine)
+def refusal(ground: Ground, engine_name: str, device: str, path: Path) -> str | None:
+    """Why this cannot even be tried: None when it can, empty when that is not worth a word."""
+    is_cuda = device.startswith(("cuda", "tensorrt"))
+    engine = ground.engines.get(engine_name)
     if engine is None:
-        return "" if is_cuda else ground.missing.get(candidate.engine, "not installed")
+        return "" if is_cuda else ground.missing.get(engine_name, "not installed")
+    is_there = device in engine.devices()
+    if is_cuda and not (is_there or ground.has_cuda_gpu):
+        return ""
     if not engine.reads(path):
-        return f"{candidate.engine} does not read {path.suffix} files"
+        return f"{engine_name} does not read {path.suffix} files"
     if is_cuda and ground.cuda_refusal:
         return ground.cuda_refusal
-    if candidate.device not in engine.devices():
-        if is_cuda and not ground.has_cuda_gpu:
-            return ""
-        return f"the installed {candidate.engine} {engine.version} has only {', '.join(engine.devices())}"
+    if not is_there:
+        return f"the installed {engine_name} {engine.version} has only {', '.join(engine.devices())}"
     return None
 
 
 def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vetoes: list[Veto]) -> _Opened | None:
     """Open and warm one candidate; None when it is vetoed. A doubtful warm-up is noted as a veto that may be lifted."""
     streams, threads = _share(ground.cores, candidate.device, wishes)
-    options = SessionOptions(candidate.device, streams, threads, wishes.precision, ground.cache_dir)
+    options = SessionOptions(candidate.device, streams, threads, wishes.precision, ground.cache_dir, wishes.rows)
     engine: Engine = ground.engines[candidate.engine]
+    if wishes.isolation == PROCESS:
+        engine = isolated_engine(engine)
     try:
         session = engine.open(path, options)
     except EngineRefused as error:
@@ -206,7 +211,7 @@ def _rivals(
     for engine in ground.engines:
         rival = replace(chosen, engine=engine, why=why)
         is_open = engine != chosen.engine and str(rival) not in vetoed
-        if is_open and _refusal(ground, rival, variants[rival.variant]) is None:
+        if is_open and refusal(ground, engine, rival.device, variants[rival.variant]) is None:
             yield rival
 
 
@@ -278,6 +283,7 @@ def _planned(ground: Ground, opened: _Opened, wishes: Wishes, vetoes: Sequence[V
         run_us=round(opened.warmth.run_us, 1),
         reason=" ".join(_sentences(ground, opened, batch_why, inline_why, wishes)),
         vetoes=tuple(vetoes),
+        rows=wishes.rows,
     )
     return Planned(plan, ModelSpec(session.inputs, session.outputs, opened.max_batch), session)
 
@@ -287,6 +293,8 @@ def _inline(ground: Ground, opened: _Opened, wishes: Wishes) -> tuple[bool, str]
     warmth = opened.warmth
     if ground.inline == "off":
         return False, "Runs on worker threads: inline execution is off in the daemon's configuration."
+    if wishes.isolation == PROCESS:
+        return False, 'Runs in a process of its own: isolation = "process" in model.toml.'
     if wishes.inline != AUTO:
         is_on = wishes.inline == "on"
         where = "on the submitting thread" if is_on else "on worker threads"

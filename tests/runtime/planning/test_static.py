@@ -12,6 +12,7 @@ import pytest
 
 from inferd_runtime.engines import Session, SessionOptions
 from inferd_runtime.engines.discover import open_engines
+from inferd_runtime.engines.host import IsolatedSession
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidModel, LoadFailed
 from inferd_runtime.planning import Ground, Planned, Wishes, plan_version, static
 from inferd_runtime.planning.warm import Array, Warmth, warm
@@ -363,3 +364,14 @@ def test_warm_up_is_bounded() -> None:
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
     assert warm(session, is_batched=True, many_rows=lambda _: 16, clock_ns=clock_ns).run_us == 40_000
     assert session.shapes == [(1, 2), (2, 2), (1, 2), (1, 2)]
+
+
+def test_isolation_keeps_the_session_in_a_process(ground: Ground, tmp_path: Path) -> None:
+    """isolation = "process": the same answers from a child, never on the submitting thread."""
+    planned = plan_version(ground, {"": onnx_models.mlp(tmp_path / "m.onnx")}, Wishes(isolation="process", inline="on"))
+    assert isinstance(planned.session, IsolatedSession)
+    assert not planned.plan.inline
+    assert 'isolation = "process" in model.toml' in planned.plan.reason
+    row = np.ones((1, 64), np.float32)
+    assert np.allclose(planned.session.run([row], [0])[0], onnx_models.mlp_reference(row), atol=0.02)
+    planned.session.close()

@@ -16,7 +16,8 @@ from inferd_runtime.errors import InvalidModel
 from inferd_runtime.planning.evidence import Candidate, Trial
 from inferd_runtime.planning.kind import Kind
 from inferd_runtime.planning.plan import AUTO, LATENCY, Ground, Wishes
-from inferd_runtime.planning.static import OPENVINO, ORT
+from inferd_runtime.planning.static import OPENVINO, ORT, refusal
+from inferd_runtime.spec import ModelSpec
 
 # A session for exactly so many rows: for lone requests, for small batches, for full ones.
 FIXED_ROWS = (1, 4, 16)
@@ -31,21 +32,21 @@ Way = tuple[int, int, int, bool]
 
 
 def list_candidates(
-    ground: Ground, variants: Mapping[str, Path], wishes: Wishes, *, kind: Kind = "other", file_bytes: int = 0
+    ground: Ground, variants: Mapping[str, Path], wishes: Wishes, *, spec: ModelSpec, kind: Kind, file_bytes: int
 ) -> tuple[list[Candidate], list[Trial]]:
-    """What to try, most telling first, and what is vetoed before any trial. Raises InvalidModel for a variant that is
-    asked for and not there."""
+    """What to try, most telling first, and what is vetoed before any trial. `spec` is what the safe plan found. Raises
+    InvalidModel for a variant that is asked for and not there."""
     is_small = kind in ("mlp", "rnn") or 0 < file_bytes < SMALL_BYTES
     wants_threads = (wishes.objective or ground.objective) == LATENCY and not is_small
     builds: list[list[Candidate]] = []
     vetoed: list[Trial] = []
     for (engine, device), variant in product(_places(ground, wishes, kind), _variants(variants, wishes)):
         shapes = _shapes(ground.cores, device, wishes, wants_threads)
-        refusal = _refusal(ground, engine, device, variants[variant])
-        if refusal:
-            vetoed.append(Trial(Candidate(engine, device, variant, wishes.precision, *shapes[0]), "vetoed", refusal))
-        elif refusal is None:
-            ways = list(_ways(ground, device, wishes, shapes))
+        why_not = refusal(ground, engine, device, variants[variant])
+        if why_not:
+            vetoed.append(Trial(Candidate(engine, device, variant, wishes.precision, *shapes[0]), "vetoed", why_not))
+        elif why_not is None:
+            ways = list(_ways(ground, device, wishes, spec, shapes))
             builds += [
                 [Candidate(engine, device, variant, precision, *way) for way in ways]
                 for precision in _precisions(ground.engines[engine], device, wishes)
@@ -89,23 +90,6 @@ def _others(engine: Engine) -> list[str]:
     ]
 
 
-def _refusal(ground: Ground, engine_name: str, device: str, path: Path) -> str | None:
-    """Why this cannot be tried: None when it can, empty when that is not worth a word."""
-    is_cuda = device.startswith(("cuda", "tensorrt"))
-    engine = ground.engines.get(engine_name)
-    if engine is None:
-        return "" if is_cuda else ground.missing.get(engine_name, "not installed")
-    if not engine.reads(path):
-        return f"{engine_name} does not read {path.suffix} files"
-    if is_cuda and ground.cuda_refusal:
-        return ground.cuda_refusal
-    if device in engine.devices():
-        return None
-    if is_cuda and not ground.has_cuda_gpu:
-        return ""
-    return f"the installed {engine_name} {engine.version} has only {', '.join(engine.devices())}"
-
-
 def _precisions(engine: Engine, device: str, wishes: Wishes) -> tuple[str, ...]:
     return (AUTO, *engine.precisions(device)) if wishes.precision == AUTO else (wishes.precision,)
 
@@ -123,22 +107,22 @@ def _shapes(cores: int, device: str, wishes: Wishes, wants_threads: bool) -> lis
     return list(dict.fromkeys([*ends, *shapes]))
 
 
-def _ways(ground: Ground, device: str, wishes: Wishes, shapes: list[Shape]) -> Iterator[Way]:
+def _ways(ground: Ground, device: str, wishes: Wishes, spec: ModelSpec, shapes: list[Shape]) -> Iterator[Way]:
     if wishes.inline == "on" and ground.inline != "off":
         # The submitting thread runs one batch at a time: more streams would lie idle.
         for threads in dict.fromkeys(threads for _, threads in shapes):
             yield wishes.streams or 1, threads, 0, True
         return
-    for rows in (0, *_fixed_rows(wishes)):
+    for rows in (0, *_fixed_rows(wishes, spec)):
         yield from ((*shape, rows, False) for shape in shapes)
     may_inline = wishes.inline == ground.inline == AUTO and device == "cpu" and wishes.isolation == "none"
-    if may_inline and wishes.streams <= 1 and wishes.threads <= 1:
+    # Where sizes are free nobody knows how long the thread would be held.
+    has_free_sizes = any(dim < 0 for tensor in spec.inputs for dim in tensor.shape[spec.max_batch > 0 :])
+    if may_inline and not has_free_sizes and wishes.streams <= 1 and wishes.threads <= 1:
         yield 1, 1, 0, True
 
 
-def _fixed_rows(wishes: Wishes) -> list[int]:
-    """Sizes worth fixing: none where the first dimension is no batch, none beyond the largest batch allowed."""
-    if wishes.max_batch == 0:
-        return []
-    most = min(wishes.batch or FIXED_ROWS[-1], wishes.max_batch or FIXED_ROWS[-1])
-    return [rows for rows in FIXED_ROWS if rows < most] + [most]
+def _fixed_rows(wishes: Wishes, spec: ModelSpec) -> list[int]:
+    """Sizes worth fixing: none where there is no batch dimension, none beyond the largest batch allowed."""
+    most = min(wishes.batch or FIXED_ROWS[-1], spec.max_batch)
+    return [*(rows for rows in FIXED_ROWS if rows < most), most] if most else []

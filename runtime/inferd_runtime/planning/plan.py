@@ -45,6 +45,7 @@ class Wishes:
 
     `max_batch` 0 means that the first dimension is not a batch, though. `metric` and `tolerance` (0: by the kind of
     output) bound how far a candidate's answers may stray. `isolation` "process" keeps the session in a child process.
+    `rows` > 0 compiles for exactly so many: nothing that settings say, but a measured plan may.
     """
 
     variant: str | None = None
@@ -55,6 +56,7 @@ class Wishes:
     threads: int = 0
     max_batch: int | None = None
     batch: int = 0
+    rows: int = 0
     inline: str = AUTO
     objective: str = ""
     isolation: str = "none"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Graph:
         sizes = {"kernel_shape": [side] * 2, "strides": [stride] * 2, "pads": [side // 2] * 4}
         return self.add("Conv", x, weights, self.noise((given,), 0.05), **sizes)
 
-    def save(self, path: Path, source: tuple[str, int, list[onnx_models.Dim]], result: str, classes: int) -> None:
+    def save(self, path: Path, source: tuple[str, int, Sequence[onnx_models.Dim]], result: str, classes: int) -> None:
         """`source` is the input's name, element type and shape; the output is called "scores"."""
         self.nodes.append(helper.make_node("Identity", [result], ["scores"]))
         scores = onnx_models.value("scores", TensorProto.FLOAT, ["N", classes])
@@ -181,7 +182,7 @@ def made(cache: Path, names: Sequence[str] = tuple(RECIPES)) -> dict[str, Path]:
     root = cache / f"bench-models-{key}"
     root.mkdir(parents=True, exist_ok=True)
     with fetch.locked(cache / "lock"):
-        return {name: fetch.made_once(root / name, lambda folder, name=name: make(name, folder)) for name in names}
+        return {name: fetch.made_once(root / name, partial(make, name)) for name in names}
 
 
 def make(name: str, folder: Path) -> None:

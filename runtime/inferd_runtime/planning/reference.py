@@ -55,6 +55,8 @@ def find_reference(
         except InferdError as error:
             reasons.append(f"{engine} {path.name}: {error}")
             continue
+        if stored and samples.source != stored.source:
+            reasons.append(f"it refuses the {stored.source} data")
         return Reference(variant, _words(engine, path, samples, reasons), samples, answers)
     advice = "golden/*.npz in the model's folder would show what it takes"
     raise EngineFault(f"no inputs that the model takes were found ({advice}): {'; '.join(reasons) or 'no engine'}")

@@ -312,14 +312,31 @@ def test_openvino_answers_where_onnxruntime_is_not(ground: Ground, hosts: Hosts,
     assert found.words.startswith("m.onnx in openvino at f32")
 
 
-def test_golden_data_that_the_model_refuses_is_told(ground: Ground, hosts: Hosts, tmp_path: Path) -> None:
-    """Inputs are made up then, and the words say what became of the data."""
-    path = onnx_models.mlp(tmp_path / "m.onnx")
+def test_golden_data_that_does_not_do_is_told(ground: Ground, hosts: Hosts, tmp_path: Path) -> None:
+    """Data that does not fit, or that the model refuses, gives way to made-up inputs, and the words say so."""
+    path = onnx_models.faulting(tmp_path / "m.onnx")
     (tmp_path / "golden").mkdir()
-    np.savez(tmp_path / "golden" / "bad.npz", x=np.zeros((4, 63), np.float32))
-    found = find_reference(hosts, ground, {"": path}, spec_of(ground, path), tmp_path, lambda: 0.0)
-    assert found.samples.source == "generated"
-    assert "golden/bad.npz: 'x' has shape [4, 63], expected [-1, 64]" in found.words
+    for index, complaint in (
+        (np.zeros((4, 3), np.int64), "golden/bad.npz: 'index' has shape [4, 3], expected [-1, 1]"),
+        (np.full((4, 1), 99), "it refuses the golden data"),
+    ):
+        np.savez(tmp_path / "golden" / "bad.npz", index=index)
+        found = find_reference(hosts, ground, {"": path}, spec_of(ground, path), tmp_path, lambda: 0.0)
+        assert found.samples.source == "generated"
+        assert complaint in found.words
+
+
+def test_golden_data_helps_where_no_guess_would(ground: Ground, hosts: Hosts, tmp_path: Path) -> None:
+    """A model that takes few inputs is measured on those that its owner stored."""
+    path = onnx_models.faulting_reshape(tmp_path / "m.onnx")
+    spec = spec_of(ground, path, max_batch=0)
+    with pytest.raises(EngineFault, match="no inputs that the model takes were found"):
+        find_reference(hosts, ground, {"": path}, spec, tmp_path, lambda: 0.0)
+    (tmp_path / "golden").mkdir()
+    np.savez(tmp_path / "golden" / "good.npz", x=np.arange(4.0), shape=np.array([2, 2]))
+    found = find_reference(hosts, ground, {"": path}, spec, tmp_path, lambda: 0.0)
+    assert found.samples.source == "golden"
+    assert found.answers[0][0].tolist() == [[0, 1], [2, 3]]
 
 
 def test_time_and_size_end_the_collecting(ground: Ground, hosts: Hosts, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def ended(
         stdout=log,
         stderr=log,
         preexec_fn=pin,
-        env={**os.environ, **(settings or {})},
+        env={**os.environ, "INFERD_PLANNING_MODE": "off", **(settings or {})},
     )
     try:
         yield process

@@ -50,7 +50,8 @@ class Daemon:
         self.log_path = folder / "log"
         self._listen = (self.url, *listen)
         self._args = args
-        self._env = {**os.environ, **(env or {})}
+        # Measuring whenever the machine is calm would come in the way of tests that count on a plan, or on time.
+        self._env = {**os.environ, "INFERD_PLANNING_MODE": "off", **(env or {})}
         self._preexec_fn = preexec_fn
         self._told = 0
         self.process: subprocess.Popen[bytes] | None = None

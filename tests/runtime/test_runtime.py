@@ -50,7 +50,7 @@ def serve(tmp_path: Path, models: Path) -> Iterator[Serve]:
     def start(defer: Callable[[Callable[[], None]], object] | None = None, **more: object) -> tuple[Runtime, Receiver]:
         receiver = Receiver()
         words: dict[str, object] = {"engine": "onnxruntime", "watch": False, **more}
-        options = RuntimeOptions((models,), tmp_path / "cache", **words)  # type: ignore[arg-type]
+        options = RuntimeOptions((models,), tmp_path / "cache", **{"planning": "off", **words})  # type: ignore[arg-type]
         runtime = Runtime(options, deliver=receiver, defer=defer, settle_s=0.0)
         started.append(runtime)
         runtime.start()

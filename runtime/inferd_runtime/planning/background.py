@@ -35,7 +35,7 @@ class Subject:
     spec: ModelSpec
     wishes: Wishes
     operators: Mapping[str, int]
-    folder: Path
+    folder: Path | None
 
 
 @dataclass(frozen=True, slots=True)

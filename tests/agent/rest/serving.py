@@ -68,7 +68,7 @@ class Serving:
         """Listen, and load all models."""
         self._thread.start()
         self.bridge: Bridge = self.run(self._bridge())
-        options = RuntimeOptions(models=(self._models,), cache_dir=self.folder / "cache", watch=False)
+        options = RuntimeOptions(models=(self._models,), cache_dir=self.folder / "cache", watch=False, planning="off")
         self.runtime = Runtime(options, deliver=self.bridge.deliver, defer=self.bridge.defer)
         self.bridge.bind(self.runtime)
         self.identity = Identity(self.tokens.path, (), own_uid=os.geteuid())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ PATIENCE_S = 20.0
 
 def subject(name: str = "m") -> Subject:
     """A version that could be measured."""
-    return Subject(name, 1, "d", {}, ModelSpec((), (), 0), Wishes(), {}, Path())
+    return Subject(name, 1, "d", {}, ModelSpec((), (), 0), Wishes(), {}, None)
 
 
 EVIDENCE = Evidence("k", "balanced", "", "generated", (), "", "", "measured", 1.0, 1.0, 0.0)

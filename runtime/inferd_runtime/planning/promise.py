@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inferd_runtime.planning.choose import eligible, main_cost
+from inferd_runtime.planning.choose import BALANCED_REACH, eligible, main_cost
 from inferd_runtime.planning.evidence import Candidate, Trial, build_of
-from inferd_runtime.planning.plan import LATENCY, THROUGHPUT
+from inferd_runtime.planning.plan import BALANCED, LATENCY, THROUGHPUT
 from inferd_runtime.planning.static import INLINE_US
 
 WORTHLESS = 0.0
@@ -57,6 +57,8 @@ def promise(candidate: Candidate, trials: Sequence[Trial], objective: str) -> Pr
     least_us = max(_least_us(candidate, trial) for trial in known)
     if candidate.inline and not is_inline and least_us >= INLINE_US:
         return Promise(WORTHLESS, "a run takes too long for the submitting thread")
+    if objective == BALANCED and _padded_us(candidate, known) > BALANCED_REACH * min(t.run_us for t in measured):
+        return Promise(WORTHLESS, "so many fixed rows hold a lone request up")
     hope = max(_hopes(candidate, known, measured, least_us, objective))
     cost = main_cost(objective)
     close = min(map(cost, measured)) / min(map(cost, known))
@@ -111,6 +113,13 @@ def _least_us(candidate: Candidate, known: Trial) -> float:
     gain *= FIXED_GAIN if candidate.rows != known.candidate.rows else 1.0
     gain *= INLINE_GAIN if candidate.inline else 1.0
     return known.run_us / gain
+
+
+def _padded_us(candidate: Candidate, known: Sequence[Trial]) -> float:
+    """The least that fixed rows could make a lone request wait; 0 where no curve tells."""
+    curves = [trial.curve for trial in known if trial.candidate.threads == candidate.threads]
+    told = [us for curve in curves for rows, us in curve if 1 < rows <= candidate.rows]
+    return max(told, default=0.0) / FIXED_GAIN
 
 
 def _most_rows_per_s(candidate: Candidate, known: Trial) -> float:

@@ -54,6 +54,15 @@ def test_an_idle_shape_joins_where_it_gains() -> None:
     assert choose([loaded, idle], "balanced", spare_bytes=600).idle == idle
 
 
+def test_fixed_rows_must_not_hold_up_lone_requests() -> None:
+    """Batches that are filled up take as long for two requests as for sixteen, and no idle shape makes up for that; so
+    only who wants nothing but throughput gets them."""
+    full, single, idle = trial("ov 2x1 rows=16", 18000, 1700), trial("ov 2x1", 1300, 1500), trial("ov 1x2", 1000, 1200)
+    assert chosen("balanced", full, single, idle) == ("ov cpu 2x1", "ov cpu 1x2")
+    assert chosen("throughput", full, single, idle) == ("ov cpu 2x1 rows=16", "ov cpu 1x2")
+    assert chosen("balanced", trial("ov 2x1 rows=4", 1400, 1700), single, idle)[0] == "ov cpu 2x1 rows=4"
+
+
 def test_within_the_noise_the_other_figure_decides_then_the_simpler() -> None:
     """A hair more is no reason for streams, threads or fixed rows."""
     assert chosen("latency", trial("ov 1x2", 1000, 500), trial("ov 1x4", 990, 400)) == ("ov cpu 1x2", "")

@@ -1,0 +1,74 @@
+"""Measured plans in the real daemon: measured while it serves, moved to without a failed request, kept over restarts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import onnx_models
+from tests.e2e.daemon import Daemon
+
+ROW = np.ones((1, 64), np.float32)
+pytestmark = pytest.mark.timeout(90)
+
+
+def hammered(daemon: Daemon, act: Callable[[], None]) -> int:
+    """How many requests were answered while `act` went on; every one of them rightly."""
+    over, count = threading.Event(), 0
+    expected = onnx_models.mlp_reference(ROW)
+
+    def run() -> None:
+        try:
+            act()
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with daemon.client() as client:
+        while not over.is_set():
+            assert np.allclose(client.infer("mlp", {"x": ROW})["probabilities"], expected, atol=0.02)
+            count += 1
+    thread.join()
+    return count
+
+
+def test_a_plan_is_measured_served_and_kept(fresh: Daemon) -> None:
+    """`inferd plan` measures beside the traffic; the plan serves without a failed request, and after a restart."""
+    fresh.start()
+    told: list[str] = []
+
+    def measure() -> None:
+        done = fresh.cli("plan", "mlp", "--budget", "3", "--json", "--url", fresh.url, timeout_s=60)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+
+    assert hammered(fresh, measure) > 0
+    measured = json.loads(told[0])
+    assert measured["state"] == "measured"
+    evidence = measured["evidence"]
+    assert evidence["chosen"] in [trial["name"] for trial in evidence["trials"] if trial["outcome"] == "measured"]
+    with fresh.client() as client:
+        plan = client.descriptions("mlp")[0]["plan"]
+    assert plan["reason"].startswith("Measured: ")
+    assert "mlp version 1 has a new plan" in fresh.log()
+    fresh.stop()
+
+    fresh.start()
+    with fresh.client() as client:
+        assert client.descriptions("mlp")[0]["plan"]["reason"] == plan["reason"]
+    shown = fresh.cli("explain", "mlp", "--url", fresh.url)
+    assert evidence["chosen"] in shown.stdout
+    fresh.stop()
+
+    (kept,) = Path(fresh.state / "cache" / "plans").glob("*.json")
+    kept.write_bytes(kept.read_bytes()[:100])
+    fresh.start()
+    with fresh.client() as client:
+        assert client.descriptions("mlp")[0]["plan"]["reason"].startswith("Static rule")
+    assert "is left aside" in fresh.log()

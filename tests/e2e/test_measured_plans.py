@@ -1,4 +1,4 @@
-"""Measured plans in the real daemon: measured while it serves, moved to without a failed request, kept over restarts."""
+"""Measured plans in the real daemon: measured beside the traffic, moved to without a failed request, kept for good."""
 
 from __future__ import annotations
 

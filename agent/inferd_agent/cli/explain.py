@@ -22,15 +22,8 @@ from inferd_agent.cli.output import (
 )
 
 Facts = Mapping[str, Any]
-COLUMNS = ("", "candidate", "p50 ms", "p95 ms", "rows/s", "memory", "error")
 OBJECTIVES = ("latency", "throughput", "balanced")
 MOST_ROWS = 12
-METRICS = {
-    "top1": "the share of rows with another best class than the reference's",
-    "cosine": "the cosine distance from the reference",
-    "relative": "the relative distance from the reference",
-    "exact": "the share of values that differ from the reference's",
-}
 STATES = {
     "off": 'not measured: planning.mode = "off" in the daemon\'s configuration',
     "static": "not measured yet",
@@ -118,20 +111,17 @@ def show_candidates(model: str, evidence: Facts) -> None:
     """The measured ones, best first, and below why the others are out."""
     best = ranked(evidence)
     if best:
-        places = 3 if best[0]["run_us"] < 1000 else 2
+        unit = "us" if best[0]["run_us"] < 1000 else "ms"
+        figures = (f"p50 {unit}", f"p95 {unit}", "rows/s", "memory")
+        rows = [row(trial, evidence, unit) for trial in best[:MOST_ROWS]]
         click.echo()
-        print_table(COLUMNS, [row(trial, evidence, places) for trial in best[:MOST_ROWS]], right=COLUMNS[2:])
+        print_table(("", "candidate", *figures, "error"), rows, right=figures)
         if len(best) > MOST_ROWS:
             click.echo(f"and {len(best) - MOST_ROWS} more: inferd explain {model} --json")
-        click.echo(" ".join(["2x1: two runs at once, one thread each.", *sorted(legends(best))]))
-    if ruled_out := list(others(evidence)):
+        click.echo("2x1: two runs at once, one thread each.")
+    if ruled_out := list(others(model, evidence)):
         click.echo()
         print_labelled(ruled_out)
-
-
-def legends(trials: Sequence[Facts]) -> set[str]:
-    """What the errors are, once for each metric."""
-    return {f"error: {METRICS[trial['metric']]}." for trial in trials if trial["metric"] in METRICS}
 
 
 def ranked(evidence: Facts) -> list[Facts]:
@@ -145,30 +135,32 @@ def ranked(evidence: Facts) -> list[Facts]:
     return sorted(measured, key=key)
 
 
-def row(trial: Facts, evidence: Facts, places: int) -> tuple[str, ...]:
-    """One candidate as a line of the table; times with so many decimal places."""
+def row(trial: Facts, evidence: Facts, unit: str) -> tuple[str, ...]:
+    """One candidate as a line of the table."""
     part = {evidence["idle"]: "when idle", evidence["chosen"]: "chosen"}.get(trial["name"], "")
+    times = [trial["run_us"], trial["run_p95_us"]]
     rows_per_s = trial["rows_per_s"]
     return (
         part,
         trial["name"],
-        f"{trial['run_us'] / 1000:.{places}f}",
-        f"{trial['run_p95_us'] / 1000:.{places}f}",
+        *(f"{us:.1f}" if unit == "us" else f"{us / 1000:.2f}" for us in times),
         f"{rows_per_s:.0f}" if rows_per_s >= 100 else f"{rows_per_s:.1f}",
         human_bytes(trial["memory_bytes"]) if trial["memory_bytes"] else "",
-        f"{trial['error']:.2g}" if trial["metric"] else "",
+        f"{trial['error']:.2g} {trial['metric']}" if trial["metric"] else "",
     )
 
 
-def others(evidence: Facts) -> Iterator[tuple[str, str]]:
-    """Those that were not measured to the end, each reason once."""
+def others(model: str, evidence: Facts) -> Iterator[tuple[str, str]]:
+    """Those that were ruled out, each reason once; of those that were not tried only how many they are."""
     by_reason: dict[tuple[str, str], list[str]] = {}
     for trial in evidence["trials"]:
-        if trial["outcome"] != "measured":
+        if trial["outcome"] in ("vetoed", "failed"):
             by_reason.setdefault((trial["outcome"], one_line(trial["reason"])), []).append(trial["name"])
     for (outcome, reason), names in by_reason.items():
         more = f" and {len(names) - 1} like it" if len(names) > 1 else ""
         yield outcome, f"{names[0]}{more}: {reason}"
+    if skipped := sum(trial["outcome"] == "skipped" for trial in evidence["trials"]):
+        yield "skipped", f"{skipped} without promise, or for want of time: inferd explain {model} --json"
 
 
 def advice(model: str, evidence: Facts | None) -> Sequence[tuple[str, str]]:

@@ -75,7 +75,7 @@ def _hopes(
         # What has the most throughput may be joined by an idle shape, which need only beat its own relatives.
         rivals = known if is_of_first and objective != LATENCY else measured
         hop_us = HOP_US if candidate.inline and not first.candidate.inline else 0.0
-        yield (min(trial.run_us for trial in rivals) + hop_us) / least_us
+        yield (min(trial.run_us for trial in rivals) + hop_us) / least_us if least_us else math.inf
     if objective != LATENCY:
         yield min(_most_rows_per_s(candidate, trial) for trial in known) / first.rows_per_s
 

@@ -7,6 +7,7 @@ final those that came close run in turns, so that noise meets all of them alike,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
@@ -118,10 +119,11 @@ class Search:
             if self._leader is not None:
                 self._look = self._try(self._leader, seconds * LOOK, str(candidate))
             self._looks[candidate] = [look for look in (*looks, self._look) if look is not None]
-            leader = choose(self._fair(), self._objective).chosen
-            if leader is not None and leader.candidate != self._leader:
-                self._leader = leader.candidate
-                self._look = self._try(self._leader, seconds * LOOK, f"{candidate}, once more")
+            chosen = choose(self._fair(), self._objective).chosen
+            leader = chosen.candidate if chosen is not None else None
+            if leader is not None and leader != self._leader:
+                self._look = self._try(leader, seconds * LOOK, f"{leader}, once more")
+            self._leader = leader
             self._trier.keep(self._contenders(REACHES[0]))
 
     def _play(self, number: int, contenders: Sequence[Candidate]) -> bool:
@@ -183,6 +185,8 @@ class Search:
         begin_s = self._clock()
         is_first = candidate not in self._rounds
         trial = self._trier.try_out(candidate, seconds=seconds, is_first=is_first)
+        if trial.outcome == "measured" and not (0 < trial.run_us < math.inf and 0 < trial.rows_per_s < math.inf):
+            trial = replace(trial, outcome="failed", reason="its figures make no sense")
         if is_first:
             self._took_s[candidate] = self._clock() - begin_s
         self._rounds.setdefault(candidate, []).append(trial)

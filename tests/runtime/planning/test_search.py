@@ -162,6 +162,38 @@ def test_a_crash_in_the_final_is_not_chosen() -> None:
     assert chosen.candidate != best
 
 
+@pytest.mark.parametrize("figure", [0.0, float("nan"), float("inf")])
+def test_figures_that_make_no_sense_are_a_failure(figure: float) -> None:
+    """Nobody wins by taking no time."""
+    landscape = dict(RECORDED["magika"])
+    first = as_listed(landscape)[0]
+    landscape[first] = replace(landscape[first], run_us=figure)
+    trials = search(Simulated(landscape, FakeClock()), as_listed(landscape))
+    assert next(trial for trial in trials if trial.candidate == first).outcome == "failed"
+
+
+def test_a_leader_that_crashes_is_not_looked_at_again() -> None:
+    """Whatever of its build was measured still counts, and the search goes on with another leader."""
+    landscape = dict(RECORDED["magika"])
+    listed = as_listed(landscape)
+    bad = [one for one in listed if build_of(one) == build_of(listed[0]) and one.rows <= 1]
+    fixed = next(one for one in listed if build_of(one) == build_of(listed[0]) and one.rows == 4)
+    trier = Simulated(landscape, FakeClock(), neighbour_slows=1.0)
+    before: list[int] = []
+
+    def crash(candidate: Candidate) -> None:
+        if fixed in {other for other, _ in trier.tried} and not before:
+            before.append(len(trier.tried))
+            landscape.update({one: Trial(one, "failed", "killed by SIGSEGV") for one in bad})
+
+    trier.before = crash
+    chosen = choose(search(trier, listed), "throughput").chosen
+    after = [candidate for candidate, _ in trier.tried[before[0] :]]
+    assert max(after.count(one) for one in bad) == 1
+    assert chosen is not None
+    assert chosen.candidate not in bad
+
+
 def test_the_close_ones_run_in_turns() -> None:
     """In the final everyone has a turn before anyone has another, there and back, so that noise meets all alike."""
     landscape = RECORDED["magika"]

@@ -5,7 +5,7 @@ Ours, beyond the protocol. Measuring takes seconds to minutes, so the order is a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Protocol, cast
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,19 +17,6 @@ from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.routes import Target
-
-if TYPE_CHECKING:
-    from inferd_runtime import PlanState
-
-
-class Planner(Protocol):
-    """The part of the runtime that measures plans."""
-
-    def evidence(self, name: str, version: int | None = None) -> PlanState:
-        """Raises ModelNotFound."""
-
-    def measure(self, name: str, *, budget_s: float | None, thorough: bool) -> None:
-        """Queue a measuring. Raises ModelNotFound, ModelNotReady."""
 
 
 class MeasureRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,10 +36,6 @@ class Plans:
         self._bridge = bridge
         self._bodies = bodies
 
-    @property
-    def _planner(self) -> Planner:
-        return cast(Planner, self._bridge.runtime)
-
     async def show(self, call: Call, target: Target) -> Answer:
         """The plan in service, the evidence, and how far a measuring is."""
         return json_answer(self._shown(target))
@@ -60,10 +43,11 @@ class Plans:
     async def measure(self, call: Call, target: Target) -> Answer:
         """202 and the state as it is now; the measuring goes on in the background."""
         wanted = decode_optional(_MEASURE_REQUEST, await self._bodies.read(call), "measure")
-        self._planner.measure(target.model, budget_s=wanted.budget_s, thorough=wanted.thorough)
+        self._bridge.runtime.measure(target.model, budget_s=wanted.budget_s, thorough=wanted.thorough)
         return json_answer(self._shown(target), 202)
 
     def _shown(self, target: Target) -> bytes:
-        description = self._bridge.runtime.describe(target.model, target.version)
-        state = self._planner.evidence(target.model, description.version)
+        runtime = self._bridge.runtime
+        description = runtime.describe(target.model, target.version)
+        state = runtime.evidence(target.model, description.version)
         return msgspec.json.encode(views.plan(description, state))

@@ -131,9 +131,11 @@ def _figures(figures: RuntimeFigures) -> Iterator[Metric]:
     yield _gauge("queue_bytes", "Input bytes of waiting and running jobs.", figures.held_bytes)
     yield _gauge("queue_limit_bytes", "Input bytes at most.", figures.max_held_bytes)
     if figures.host_busy_cores is not None:
-        yield _gauge("host_busy_cores", "Cores that others keep busy.", figures.host_busy_cores)
+        yield _gauge("host_busy_cores", "Cores that are busy, with whatever.", figures.host_busy_cores)
     if figures.own_busy_cores is not None:
         yield _gauge("own_busy_cores", "Cores that this daemon keeps busy.", figures.own_busy_cores)
+    if figures.others_busy_cores is not None:
+        yield _gauge("others_busy_cores", "Cores busy with what is not for us.", figures.others_busy_cores)
 
 
 def _models(models: Sequence[ModelDescription]) -> Iterator[Metric]:

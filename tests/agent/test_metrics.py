@@ -1,4 +1,4 @@
-"""Metrics of plans: what a version runs by, and whether that was measured."""
+"""Metrics beyond counting requests: plans, work in vain, and what the governor sees."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Quiet:
         )
 
     def stats(self) -> tuple[StatsSnapshot, ...]:
-        return ()
+        return (StatsSnapshot("digits", 1),)
 
     def figures(self) -> RuntimeFigures:
-        return RuntimeFigures(**dict.fromkeys(RuntimeFigures.__dataclass_fields__, 0))
+        figures: dict[str, Any] = dict.fromkeys(RuntimeFigures.__dataclass_fields__, 0)
+        return RuntimeFigures(**{**figures, "others_busy_cores": 0.75})
 
 
 def samples(runtime: object) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -49,3 +50,9 @@ def test_each_plan_is_told_with_its_source() -> None:
     }  # fmt: skip
     assert found["inferd_model_plan_info", "digits", "1"]["source"] == "static"
     assert ("inferd_model_plan_info", "broken", "1") not in found
+
+
+def test_the_host_is_told_apart() -> None:
+    """Cores busy with everything, with us, and with what is neither ours nor for us."""
+    found = samples(Quiet())
+    assert [found[f"inferd_{who}_busy_cores", "", ""]["value"] for who in ("host", "own", "others")] == [0, 0, 0.75]

@@ -28,6 +28,7 @@ from inferd_runtime.stats import ModelStats, StatsSnapshot
 
 if TYPE_CHECKING:
     from inferd_runtime.engines import Engine
+    from inferd_runtime.planning.evidence import PlanState
     from inferd_runtime.planning.plan import Ground
     from inferd_runtime.repository.layout import VersionFiles
     from inferd_runtime.repository.settings import ModelSettings
@@ -45,6 +46,9 @@ _LEAST = {
     "max_jobs": 1, "max_queue_bytes": 1, "cores": 0, "core_floor": 1, "headroom": 0, "max_temperature_c": 0,
     "budget_s": 1,
 }  # fmt: skip
+
+# Plans are measured unasked while no more than this is going on in the whole machine.
+CALM_CORES = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +130,7 @@ class Runtime:
         engines: Mapping[str, Engine] | None = None,
         settle_s: float = 0.5,
     ) -> None:
+        from inferd_runtime.plans import Plans
         from inferd_runtime.repository.repository import Repository
 
         self.options = options
@@ -141,7 +146,7 @@ class Runtime:
         self._lock = threading.Lock()  # guards _lanes, _stats and the making of _ground
         self._lanes: list[Lane] = []
         self._stats: dict[tuple[str, int], ModelStats] = {}
-        self._accepted_before = 0
+        self._accepted_before = self._accepted_in_calm = 0
         self._is_draining = False
         self._governor: Governor | None = None
         self._repository = Repository(
@@ -153,6 +158,16 @@ class Runtime:
             settle_s=settle_s,
         )
         self._get = self._repository.get
+        self._plans = Plans(
+            self._repository,
+            self._stand,
+            cache_dir=options.cache_dir,
+            is_unasked=options.planning == "auto",
+            budget_s=options.budget_s,
+            is_calm=self._is_calm,
+            is_busy=lambda: self._count_accepted() != self._accepted_in_calm,
+            available_bytes=self._available_bytes,
+        )
 
     # Life
 
@@ -166,6 +181,7 @@ class Runtime:
         )
         self._governor.start()
         self._repository.start()
+        self._plans.start()
 
     def wait_loaded(self, timeout_s: float) -> bool:
         """Whether the first round of loading was over in time."""
@@ -186,6 +202,7 @@ class Runtime:
         self._is_draining = True
         if self._governor is not None:
             self._governor.stop()
+        self._plans.close()
         self._repository.close()
         for lane in self._live_lanes():
             lane.close()
@@ -240,6 +257,17 @@ class Runtime:
         """Unload every version of a model; blocks until drained, within bounds. Raises ModelNotFound."""
         self._repository.unload(name)
 
+    def evidence(self, name: str, version: int | None = None) -> PlanState:
+        """What was measured of a version, and how far a measuring is. Raises ModelNotFound."""
+        return self._plans.state(name, version)
+
+    def measure(self, name: str, *, budget_s: float | None = None, thorough: bool = False) -> None:
+        """Measure the version that serves soon, calm or not, and move to what is found. Raises ModelNotFound,
+        ModelNotReady, Closed."""
+        if self._is_draining:
+            raise Closed("the daemon is shutting down")
+        self._plans.measure(name, budget_s=budget_s, thorough=thorough)
+
     def is_ready(self) -> bool:
         """Loaded, with no model failed or loading, and not draining."""
         return not self._is_draining and self._repository.is_ready()
@@ -284,11 +312,9 @@ class Runtime:
 
     def _open_version(self, files: VersionFiles, settings: ModelSettings, digest: str) -> Lane:
         """Plan, open and warm a version, on the repository's loader thread."""
-        from inferd_runtime.planning.static import plan_version
-
         if self._policy.mode == "polite":
             stand_back()  # the engines' and the lane's threads inherit it
-        planned = plan_version(self._stand(), files.variants, settings.wishes())
+        planned = self._plans.open(files, settings, digest)
         with self._lock:
             stats = self._stats.setdefault((files.name, files.version), ModelStats(files.name, files.version))
         lane = Lane(
@@ -325,6 +351,7 @@ class Runtime:
                     inline=self.options.inline if self._defer is not None else "off",
                     cache_dir=self.options.cache_dir,
                     objective=self.options.objective,
+                    machine_digest=self.machine.digest,
                 )
             return self._ground
 
@@ -343,10 +370,24 @@ class Runtime:
         for lane in self._live_lanes():
             lane.sweep()
 
+    def _is_calm(self) -> bool:
+        """Nothing is loading or served, and the machine has all but nothing to do."""
+        sample = self._governor.latest if self._governor is not None else None
+        is_quiet = not any(lane.waiting or lane.running for lane in self._live_lanes())
+        self._accepted_in_calm = self._count_accepted()
+        return is_quiet and sample is not None and sample.host_busy_cores < CALM_CORES and self._repository.is_ready()
+
+    def _count_accepted(self) -> int:
+        return sum(lane.accepted for lane in self._live_lanes())
+
+    def _available_bytes(self) -> int | None:
+        sample = self._governor.latest if self._governor is not None else None
+        return sample.memory_available_bytes if sample is not None else None
+
     def _is_idle(self) -> bool:
         """Nothing waits, nothing runs, and nothing came since the last time this was asked."""
         lanes = self._live_lanes()
-        accepted = sum(lane.accepted for lane in lanes)
+        accepted = self._count_accepted()
         is_quiet = accepted == self._accepted_before and not any(lane.waiting or lane.running for lane in lanes)
         self._accepted_before = accepted
         return is_quiet

@@ -29,7 +29,7 @@ class Job:
     __slots__ = (
         "batch_rows", "context", "deadline_ns", "enqueued_ns", "error", "gathered_ns", "group", "inputs",
         "is_cancelled", "model", "nbytes", "outputs", "principal", "priority", "ran_ns", "request_id", "result",
-        "rows", "settled_ns", "started_ns", "version",
+        "rows", "settled_ns", "started_ns", "turn_ns", "version",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Job:
         self.group: Any = None
         # Set as the job walks, all on time.monotonic_ns's clock; 0 means not reached.
         self.enqueued_ns = 0
+        self.turn_ns = 0.0  # its place among those that wait: earlier goes first
         self.started_ns = 0  # a worker took the batch
         self.gathered_ns = 0  # inputs are ready for the engine
         self.ran_ns = 0  # the engine returned

@@ -19,8 +19,10 @@ from inferd_runtime.job import Job
 from inferd_runtime.probe import Machine, probe
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
 from inferd_runtime.scheduling.courtesy import stand_back
+from inferd_runtime.scheduling.desk import Deliver
 from inferd_runtime.scheduling.governor import Governor
-from inferd_runtime.scheduling.lane import Defer, Deliver, Lane
+from inferd_runtime.scheduling.inline import Defer
+from inferd_runtime.scheduling.lane import Lane
 from inferd_runtime.scheduling.policy import MODES, Policy
 from inferd_runtime.scheduling.queue import QueueLimits
 from inferd_runtime.spec import ModelDescription
@@ -47,8 +49,8 @@ _LEAST = {
     "budget_s": 1,
 }  # fmt: skip
 
-# Plans are measured unasked while no more than this is going on in the whole machine.
-CALM_CORES = 0.25
+# Plans are measured unasked while no more of the machine is busy than this.
+CALM_CORES, CALM_SHARE = 0.25, 0.1
 
 _log = logging.getLogger(__name__)
 
@@ -375,7 +377,9 @@ class Runtime:
         sample = self._governor.latest if self._governor is not None else None
         is_quiet = not any(lane.waiting or lane.running for lane in self._live_lanes())
         self._accepted_in_calm = self._count_accepted()
-        return is_quiet and sample is not None and sample.host_busy_cores < CALM_CORES and self._repository.is_ready()
+        if sample is None or not is_quiet or not self._repository.is_ready():
+            return False
+        return sample.host_busy_cores < max(CALM_CORES, CALM_SHARE * sample.core_count)
 
     def _count_accepted(self) -> int:
         return sum(lane.accepted for lane in self._live_lanes())

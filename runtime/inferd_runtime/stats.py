@@ -35,7 +35,11 @@ class BatchStats:
 
 @dataclass(slots=True)
 class StatsSnapshot:
-    """The counters at one moment. `latency_counts[i]` counts requests in bucket i; the last is beyond all bounds."""
+    """The counters at one moment. `latency_counts[i]` counts requests in bucket i; the last is beyond all bounds.
+
+    `wasted_*` count what was run in vain: rows whose caller had left or whose deadline passed meanwhile, and their part
+    of the engine's time.
+    """
 
     name: str
     version: int
@@ -49,6 +53,9 @@ class StatsSnapshot:
     cancelled_count: int = 0
     late_count: int = 0
     rejected_count: int = 0
+    wasted_left_rows: int = 0
+    wasted_late_rows: int = 0
+    wasted_ns: int = 0
     queue_ns: int = 0
     compute_input_ns: int = 0
     compute_infer_ns: int = 0
@@ -120,6 +127,15 @@ class ModelStats:
         """Admission refused jobs because a bound was reached."""
         with self._lock:
             self._now.rejected_count += count
+
+    def wasted(self, job: Job) -> None:
+        """A run gave this job an answer that nobody takes any more."""
+        with self._lock:
+            if job.is_cancelled:
+                self._now.wasted_left_rows += job.rows
+            else:
+                self._now.wasted_late_rows += job.rows
+            self._now.wasted_ns += (job.ran_ns - job.gathered_ns) * job.rows // job.batch_rows
 
     def snapshot(self) -> StatsSnapshot:
         """A copy that no later batch changes."""

@@ -1,24 +1,41 @@
 """The two currencies that all lanes share: cores, held by running batches, and bytes, held by jobs not yet settled.
 
-`CoreBudget` is first come, first served: a batch that needs many permits cannot be overtaken for ever by small ones.
+`CoreBudget` serves the lane that had the least of the cores (start-time fair queueing): a claim starts where its lane's
+last one ended in core time, or where the claim served last started if that is later. What is first in line is not
+overtaken, however much it wants.
 Invariant: except just after a shrink, no more permits are out than the budget's size. Any thread may call.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from heapq import heappop, heappush
 
 
-class _Waiter:
-    """A caller in line; `granted` is written under the budget's lock, then `turn` is opened."""
+class Share:
+    """One lane's part of the cores: where its next claim starts, in core nanoseconds. Guarded by the budget's lock."""
 
-    __slots__ = ("granted", "turn", "wanted")
+    __slots__ = ("due",)
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self) -> None:
+        self.due = 0.0
+
+
+class Claim:
+    """Permits asked for. `granted` is what was given, 0 while in line and when the budget closed."""
+
+    __slots__ = ("gate", "granted", "wanted")
+
+    def __init__(self, wanted: int, granted: int = 0) -> None:
         self.wanted = wanted
-        self.granted = 0
-        self.turn = threading.Event()
+        self.granted = granted
+        self.gate: threading.Lock | None = None  # shut while in line; the budget's own
+
+    def wait(self) -> bool:
+        """Block until the permits are there; False when the budget closed instead. To be called once."""
+        if self.gate is not None:
+            self.gate.acquire()
+        return self.granted > 0
 
 
 class CoreBudget:
@@ -28,7 +45,9 @@ class CoreBudget:
         if size < 1:
             raise ValueError(f"a core budget needs at least one permit, got {size}")
         self._lock = threading.Lock()
-        self._line: deque[_Waiter] = deque()
+        self._line: list[tuple[float, int, Claim]] = []
+        self._asked = 0
+        self._served = 0.0  # where the claim served last started
         self._size = size
         self._used = 0
         self._is_closed = False
@@ -48,31 +67,50 @@ class CoreBudget:
 
     @property
     def waiting(self) -> int:
-        """Callers in line."""
+        """Claims in line."""
         return len(self._line)
 
-    def acquire(self, permits: int, timeout_s: float | None = None) -> int:
-        """Wait for `permits` and return how many were granted, to be handed to `release`; 0 on timeout or when closed.
+    def ask(self, permits: int, share: Share, run_ns: float, instead_of: Claim | None = None) -> Claim:
+        """Claim `permits` for about `run_ns`, to be handed to `release` once `Claim.wait` said yes.
 
-        A wish beyond the budget's size is cut to the size, so that it can always run.
+        A wish beyond the budget's size is cut to the size, so that it can always run. `instead_of` is given back in the
+        same step, so that a lane which has more to do is in line before others are served.
         """
         with self._lock:
+            if instead_of is not None:
+                self._used -= instead_of.granted
             if self._is_closed:
-                return 0
+                return Claim(permits)
             wish = min(permits, self._size)
+            start = max(self._served, share.due)
+            share.due = start + wish * run_ns
             if not self._line and self._used + wish <= self._size:
                 self._used += wish
-                return wish
-            waiter = _Waiter(permits)
-            self._line.append(waiter)
-        if not waiter.turn.wait(timeout_s):
-            self._leave_line(waiter)
-        return waiter.granted
+                self._served = start
+                return Claim(permits, wish)
+            claim = Claim(permits)
+            claim.gate = threading.Lock()
+            claim.gate.acquire()
+            self._asked += 1
+            heappush(self._line, (start, self._asked, claim))
+            if instead_of is not None:
+                self._admit()
+            return claim
 
-    def release(self, granted: int) -> None:
-        """Give back what `acquire` returned."""
+    def ask_now(self, permits: int, share: Share, run_ns: float) -> Claim | None:
+        """A claim that is granted in full at once, or none."""
         with self._lock:
-            self._used -= granted
+            if self._line or self._is_closed or self._used + permits > self._size:
+                return None
+            self._served = max(self._served, share.due)
+            share.due = self._served + permits * run_ns
+            self._used += permits
+            return Claim(permits, permits)
+
+    def release(self, claim: Claim) -> None:
+        """Give back what was granted."""
+        with self._lock:
+            self._used -= claim.granted
             if self._line:
                 self._admit()
 
@@ -87,26 +125,25 @@ class CoreBudget:
         with self._lock:
             self._is_closed = True
             while self._line:
-                self._line.popleft().turn.set()
+                _open(heappop(self._line)[-1])
 
     def _admit(self) -> None:
         """Serve the line from its head while it fits. The lock is held."""
         while self._line:
-            waiter = self._line[0]
-            wish = min(waiter.wanted, self._size)
+            start, _, claim = self._line[0]
+            wish = min(claim.wanted, self._size)
             if self._used + wish > self._size:
                 return
-            self._line.popleft()
+            heappop(self._line)
+            self._served = start
             self._used += wish
-            waiter.granted = wish
-            waiter.turn.set()
+            claim.granted = wish
+            _open(claim)
 
-    def _leave_line(self, waiter: _Waiter) -> None:
-        """Give up waiting, unless the turn came at the last moment; those behind may now fit."""
-        with self._lock:
-            if not waiter.turn.is_set():
-                self._line.remove(waiter)
-                self._admit()
+
+def _open(claim: Claim) -> None:
+    if claim.gate is not None:
+        claim.gate.release()
 
 
 class ByteBudget:

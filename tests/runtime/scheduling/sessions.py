@@ -11,7 +11,8 @@ import numpy as np
 
 from inferd_runtime.job import Array, Job
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
-from inferd_runtime.scheduling.lane import Defer, Lane
+from inferd_runtime.scheduling.inline import Defer
+from inferd_runtime.scheduling.lane import Lane
 from inferd_runtime.scheduling.queue import QueueLimits
 from inferd_runtime.spec import ModelSpec, Plan
 from inferd_runtime.stats import ModelStats

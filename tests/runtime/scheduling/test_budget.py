@@ -8,124 +8,168 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
+from inferd_runtime.scheduling.budget import ByteBudget, Claim, CoreBudget, Share
 
 WAIT_S = 20.0
 
 
-class Taker:
-    """A thread that acquires once."""
-
-    def __init__(self, budget: CoreBudget, permits: int) -> None:
-        self.granted: int | None = None
-        before = budget.waiting
-        self._thread = threading.Thread(target=self._take, args=(budget, permits))
-        self._thread.start()
-        while budget.waiting == before and self._thread.is_alive():
-            pass
-
-    def _take(self, budget: CoreBudget, permits: int) -> None:
-        self.granted = budget.acquire(permits)
-
-    def result(self) -> int:
-        self._thread.join(WAIT_S)
-        assert self.granted is not None
-        return self.granted
+def ask(budget: CoreBudget, permits: int, share: Share | None = None, run_ns: float = 1.0) -> Claim:
+    return budget.ask(permits, share or Share(), run_ns)
 
 
 def test_permits_are_counted() -> None:
     """What is out is counted and comes back."""
     budget = CoreBudget(4)
-    assert budget.acquire(3) == 3
-    assert (budget.used, budget.size) == (3, 4)
-    budget.release(3)
+    claim = ask(budget, 3)
+    assert claim.wait()
+    assert (claim.granted, budget.used, budget.free, budget.size) == (3, 3, 1, 4)
+    budget.release(claim)
     assert budget.used == 0
 
 
 def test_a_wish_beyond_the_size_is_cut() -> None:
     """A batch that wants more cores than there are still runs, with all of them."""
-    budget = CoreBudget(2)
-    assert budget.acquire(8) == 2
+    assert ask(CoreBudget(2), 8).granted == 2
 
 
-def test_timeout_gives_nothing() -> None:
-    """Waiting ends with 0 permits, and the line is as it was."""
+def test_waiting_ends_when_permits_come_back() -> None:
+    """Whoever waits in line goes on with the permits of whoever is done."""
     budget = CoreBudget(1)
-    budget.acquire(1)
-    assert budget.acquire(1, timeout_s=0.001) == 0
-    assert budget.waiting == 0
-    budget.release(1)
-    assert budget.acquire(1, timeout_s=0) == 1
+    first, second = ask(budget, 1), ask(budget, 1)
+    granted: list[bool] = []
+    waiter = threading.Thread(target=lambda: granted.append(second.wait()))
+    waiter.start()
+    assert (second.granted, budget.waiting) == (0, 1)
+    budget.release(first)
+    waiter.join(WAIT_S)
+    assert (granted, second.granted, budget.used) == ([True], 1, 1)
 
 
 def test_first_come_first_served() -> None:
     """A small wish does not overtake a large one that came first."""
     budget = CoreBudget(4)
-    budget.acquire(3)
-    large = Taker(budget, 4)
-    small = Taker(budget, 1)
+    held = ask(budget, 3)
+    large, small = ask(budget, 4), ask(budget, 1)
     assert (budget.waiting, budget.used) == (2, 3)
-    budget.release(3)
-    assert large.result() == 4
-    assert budget.waiting == 1
-    budget.release(4)
-    assert small.result() == 1
+    budget.release(held)
+    assert (large.granted, small.granted) == (4, 0)
+    budget.release(large)
+    assert small.granted == 1
+
+
+def test_a_lane_that_had_less_goes_first() -> None:
+    """Short and long batches on one core get equal time, however many short ones that takes."""
+    budget, long, short = CoreBudget(1), Share(), Share()
+    claims = {"long": ask(budget, 1, long, 10.0), "short": ask(budget, 1, short, 1.0)}
+    served = ""
+    for _ in range(220):
+        name = next(name for name, claim in claims.items() if claim.granted)
+        served += name[0]
+        share, run_ns = (long, 10.0) if name == "long" else (short, 1.0)
+        claims[name] = budget.ask(1, share, run_ns, instead_of=claims[name])
+    assert served.count("l") == pytest.approx(20, abs=1)
+    assert "s" * 12 not in served
+
+
+def test_cores_count_and_not_batches() -> None:
+    """A lane that takes all four cores for a run gets as many core seconds as four that take one each."""
+    budget, wide, narrow = CoreBudget(4), Share(), Share()
+    turns: list[str] = []
+    held = ask(budget, 4, Share(), 0.0)
+    line = [("wide", ask(budget, 4, wide)) for _ in range(3)] + [("narrow", ask(budget, 1, narrow)) for _ in range(9)]
+    budget.release(held)
+    while line:
+        name, claim = next(one for one in line if one[1].granted)
+        turns.append(name)
+        line.remove((name, claim))
+        budget.release(claim)
+    assert turns[:6] == ["wide", "narrow", "narrow", "narrow", "narrow", "wide"]
+
+
+def test_idling_saves_nothing_up() -> None:
+    """A lane that was quiet for long shares from now on, and does not make up for the past."""
+    budget, busy, late = CoreBudget(1), Share(), Share()
+    for _ in range(100):
+        budget.release(ask(budget, 1, busy, 5.0))
+    held = ask(budget, 1, busy, 5.0)
+    line = [("late", ask(budget, 1, late, 5.0)) for _ in range(3)] + [("busy", ask(budget, 1, busy, 5.0))]
+    budget.release(held)
+    order = []
+    while line:
+        name, claim = next(one for one in line if one[1].granted)
+        order.append(name)
+        line.remove((name, claim))
+        budget.release(claim)
+    assert order.index("busy") <= 2
+
+
+def test_giving_back_and_asking_is_one_step() -> None:
+    """Who has more to do is in line before its own permits go to others."""
+    budget, little, much = CoreBudget(1), Share(), Share()
+    held = ask(budget, 1, little, 1.0)
+    other = ask(budget, 1, much, 100.0)
+    budget.release(held)
+    assert other.granted
+    waiting = ask(budget, 1, little, 1.0)
+    again = budget.ask(1, much, 100.0, instead_of=other)
+    assert (waiting.granted, again.granted) == (1, 0)
+
+
+def test_asking_for_now_or_never() -> None:
+    """All the permits at once, or none and nobody is disturbed."""
+    budget = CoreBudget(2)
+    claim = budget.ask_now(2, Share(), 1.0)
+    assert claim is not None
+    assert claim.wait()
+    assert budget.ask_now(1, Share(), 1.0) is None
+    waiting = ask(budget, 2)
+    budget.release(claim)
+    assert waiting.granted == 2
+    budget.release(waiting)
+    assert budget.ask_now(3, Share(), 1.0) is None
+    assert (budget.used, budget.waiting) == (0, 0)
 
 
 def test_shrinking_waits_for_permits_to_come_back() -> None:
     """After a shrink nobody is admitted until the permits out fit the new size."""
     budget = CoreBudget(4)
-    first, second = budget.acquire(2), budget.acquire(2)
+    first, second = ask(budget, 2), ask(budget, 2)
     budget.resize(2)
-    waiting = Taker(budget, 1)
+    waiting = ask(budget, 1)
     budget.release(first)
-    assert (budget.used, budget.waiting) == (2, 1)
+    assert (budget.used, waiting.granted, budget.free) == (2, 0, 0)
     budget.release(second)
-    assert waiting.result() == 1
+    assert waiting.granted == 1
 
 
 def test_a_waiting_wish_follows_the_size() -> None:
     """Someone who waits for more than the shrunken size gets the whole of it, rather than waiting for ever."""
     budget = CoreBudget(4)
-    held = budget.acquire(4)
-    waiting = Taker(budget, 4)
+    held = ask(budget, 4)
+    waiting = ask(budget, 4)
     budget.resize(1)
     budget.release(held)
-    assert waiting.result() == 1
+    assert waiting.granted == 1
 
 
 def test_growing_admits_at_once() -> None:
     """New permits go to the line without anybody releasing."""
     budget = CoreBudget(1)
-    budget.acquire(1)
-    waiting = Taker(budget, 1)
+    ask(budget, 1)
+    waiting = ask(budget, 1)
     budget.resize(2)
-    assert waiting.result() == 1
-
-
-def test_a_waiter_that_leaves_frees_those_behind() -> None:
-    """When the head of the line gives up, whoever fits behind it runs."""
-    budget = CoreBudget(2)
-    budget.acquire(1)
-    gave_up: list[int] = []
-    head = threading.Thread(target=lambda: gave_up.append(budget.acquire(2, timeout_s=0.05)))
-    head.start()
-    while not budget.waiting:
-        pass
-    behind = Taker(budget, 1)
-    assert behind.result() == 1
-    head.join(WAIT_S)
-    assert gave_up == [0]
+    assert waiting.granted == 1
 
 
 def test_closing_wakes_all() -> None:
     """Nobody waits for permits of a closed budget."""
     budget = CoreBudget(1)
-    budget.acquire(1)
-    waiting = [Taker(budget, 1) for _ in range(3)]
+    ask(budget, 1)
+    waiting = [ask(budget, 1) for _ in range(3)]
     budget.close()
-    assert [taker.result() for taker in waiting] == [0, 0, 0]
-    assert budget.acquire(1) == 0
+    assert [claim.wait() for claim in waiting] == [False] * 3
+    assert not ask(budget, 1).wait()
+    assert budget.ask_now(1, Share(), 1.0) is None
 
 
 def test_a_budget_of_nothing_is_refused() -> None:
@@ -134,25 +178,38 @@ def test_a_budget_of_nothing_is_refused() -> None:
         CoreBudget(0)
 
 
-@given(st.lists(st.tuples(st.sampled_from("arz"), st.integers(1, 9)), max_size=60))
-def test_never_more_out_than_the_size(steps: list[tuple[str, int]]) -> None:
-    """Whatever is acquired, released and resized, a grant never takes the budget over its size of that moment."""
-    budget = CoreBudget(4)
-    out: list[int] = []
-    for act, number in steps:
+@given(st.lists(st.tuples(st.sampled_from("anrxz"), st.integers(1, 9), st.integers(0, 2)), max_size=60))
+def test_never_more_out_than_the_size(steps: list[tuple[str, int, int]]) -> None:
+    """Whatever three lanes claim, swap and give back, and however the size changes: no grant takes the budget over its
+    size of that moment, nobody who fits waits, and all are served in the end."""
+    budget, shares = CoreBudget(4), [Share() for _ in range(3)]
+    claims: list[Claim] = []
+    for act, number, lane in steps:
+        out = [claim for claim in claims if claim.granted]
+        before = budget.used
         if act == "a":
-            granted = budget.acquire(number, timeout_s=0)
-            if granted:
-                out.append(granted)
-                assert budget.used <= budget.size
+            claims.append(ask(budget, number, shares[lane], float(number)))
+        elif act == "n":
+            claim = budget.ask_now(number, shares[lane], 1.0)
+            claims += [claim] if claim else []
         elif act == "r" and out:
-            budget.release(out.pop(number % len(out)))
+            claims.remove(out[number % len(out)])
+            budget.release(out[number % len(out)])
+        elif act == "x" and out:
+            old = out[number % len(out)]
+            claims.remove(old)
+            claims.append(budget.ask(number, shares[lane], 1.0, instead_of=old))
         elif act == "z":
             budget.resize(number)
-        assert budget.used == sum(out)
-    while out:
-        budget.release(out.pop())
-    assert budget.acquire(99, timeout_s=0) == budget.size
+        assert budget.used == sum(claim.granted for claim in claims)
+        assert budget.used <= max(budget.size, before)
+        assert budget.waiting == sum(not claim.granted for claim in claims)
+        assert not (budget.waiting and budget.used == 0)
+    while claims:
+        done = next(claim for claim in claims if claim.granted)
+        claims.remove(done)
+        budget.release(done)
+    assert (budget.used, budget.waiting) == (0, 0)
 
 
 def test_bytes_are_bounded_together() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded
 from inferd_runtime.job import Array
-from inferd_runtime.scheduling.budget import CoreBudget
-from inferd_runtime.scheduling.lane import INLINE_TURN_NS
+from inferd_runtime.scheduling.budget import CoreBudget, Share
+from inferd_runtime.scheduling.inline import INLINE_TURN_NS
 from tests.runtime.scheduling.sessions import DoublingSession, Receiver, assert_right, job, make_lane
 
 
@@ -40,7 +40,7 @@ class Clock:
 def test_what_one_tick_gathers_is_one_batch() -> None:
     """Jobs of one tick run together, on this very thread, without a worker and without permits."""
     loop, session, receiver, budget = Loop(), DoublingSession(), Receiver(), CoreBudget(1)
-    budget.acquire(1)
+    budget.ask(1, Share(), 0.0)
     threads = threading.active_count()
     lane = make_lane(session, receiver, defer=loop.call_soon, budget=budget)
     for i in range(5):

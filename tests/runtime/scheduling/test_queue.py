@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd_runtime.errors import Closed, InvalidRequest, Overloaded
+from inferd_runtime.errors import Closed, DeadlineExceeded, InvalidRequest, Overloaded
 from inferd_runtime.job import Job
 from inferd_runtime.scheduling.budget import ByteBudget
-from inferd_runtime.scheduling.queue import HEAD_START_NS, JobQueue, QueueLimits
+from inferd_runtime.scheduling.profile import Profile
+from inferd_runtime.scheduling.queue import JobQueue, QueueLimits
+from inferd_runtime.scheduling.turns import HEAD_START_NS
 
 
 class Clock:
@@ -25,8 +27,21 @@ class Clock:
         return self.now
 
 
-def make_queue(clock: Clock | None = None, max_jobs: int = 100, max_bytes: int = 1000) -> JobQueue:
-    return JobQueue(QueueLimits(max_jobs, ByteBudget(max_bytes)), clock or Clock())
+# A run takes no time.
+AT_ONCE = Profile((), 0.0, 64)
+# A row takes a millisecond, alone or together.
+MS_A_ROW = Profile(((1, 1000.0), (64, 64_000.0)), 1000.0, 64)
+MS = 1_000_000
+
+
+def make_queue(
+    clock: Clock | None = None,
+    max_jobs: int = 100,
+    max_bytes: int = 1000,
+    profile: Profile = AT_ONCE,
+    row_ns: float = 0.0,
+) -> JobQueue:
+    return JobQueue(QueueLimits(max_jobs, ByteBudget(max_bytes)), clock or Clock(), profile, row_ns)
 
 
 def put(
@@ -37,13 +52,15 @@ def put(
     nbytes: int = 1,
     deadline_ns: int | None = None,
     priority: int = 0,
+    principal: str = "",
+    batch_rows: int = 16,
 ) -> list[Job]:
     jobs = []
     for _ in range(count):
-        job = Job("m", {}, deadline_ns=deadline_ns, priority=priority)
+        job = Job("m", {}, deadline_ns=deadline_ns, priority=priority, principal=principal)
         job.group, job.rows, job.nbytes = group, rows, nbytes
         job.enqueued_ns = queue._clock()
-        queue.put(job)
+        queue.put(job, batch_rows)
         jobs.append(job)
     return jobs
 
@@ -113,7 +130,7 @@ def test_the_bound_in_jobs() -> None:
 def test_the_bound_in_bytes_covers_running_jobs() -> None:
     """Bytes are held until the answer is delivered, over all queues that share the budget."""
     held = ByteBudget(100)
-    one, two = (JobQueue(QueueLimits(10, held), Clock()) for _ in range(2))
+    one, two = (JobQueue(QueueLimits(10, held), Clock(), AT_ONCE) for _ in range(2))
     put(one, "a", nbytes=60)
     with pytest.raises(Overloaded, match="hold 60 input bytes; the limit of 100"):
         put(two, "a", nbytes=41)
@@ -205,6 +222,156 @@ def test_closing_wakes_waiting_workers() -> None:
     for worker in workers:
         worker.join(20)
     assert answers == [False] * 3
+
+
+def test_who_floods_the_queue_lines_up_behind_itself() -> None:
+    """Who comes later with little goes before the backlog of one that sent much, and both then alternate."""
+    queue = make_queue(row_ns=MS)
+    flood = put(queue, "a", count=20, principal="greedy")
+    guest = put(queue, "a", count=3, principal="modest")
+    order = [queue.take(1)[0][0] for _ in range(8)]
+    assert order[0] is flood[0]
+    assert [order.index(job) for job in guest] == [1, 3, 5]
+
+
+def test_equal_floods_get_equal_parts() -> None:
+    """Two principals that never stop get half each, although one started earlier and sends ten times as much."""
+    clock = Clock()
+    queue = make_queue(clock, max_jobs=10_000, max_bytes=10_000, row_ns=MS)
+    put(queue, "a", count=100, principal="early")
+    served: list[str] = []
+    for _ in range(200):
+        put(queue, "a", count=10, principal="early")
+        put(queue, "a", principal="steady")
+        clock.now += MS
+        served += [job.principal for job in queue.take(1)[0]]
+    assert served.count("steady") == pytest.approx(100, abs=10)
+
+
+def test_debts_are_forgotten_with_the_queue() -> None:
+    """Who had the model alone before is not held to it when others come."""
+    queue = make_queue(row_ns=1000 * MS)
+    put(queue, "a", count=5, principal="before")
+    queue.take(16)
+    queue.rest()
+    mine = put(queue, "a", principal="before")
+    other = put(queue, "a", principal="other")
+    assert queue.take(16) == (mine + other, [])
+
+
+def test_a_batch_ends_where_a_deadline_would_be_missed() -> None:
+    """Jobs that would make an earlier one late wait for the next batch; without deadlines they come along."""
+    clock = Clock()
+    queue = make_queue(clock, profile=MS_A_ROW)
+    urgent = put(queue, "a", deadline_ns=clock.now + 3 * MS + 1000)
+    others = put(queue, "a", count=7)
+    assert queue.take(16) == (urgent + others[:2], [])
+    assert queue.take(16) == (others[2:], [])
+
+
+def test_who_cannot_be_served_in_time_makes_room() -> None:
+    """Among others a job that no run can answer in time is set aside; alone it is tried."""
+    clock = Clock()
+    queue = make_queue(clock, profile=MS_A_ROW)
+    hopeless = put(queue, "a", deadline_ns=clock.now + MS // 2)
+    good = put(queue, "a")
+    assert queue.take(16) == (good, hopeless)
+    queue.rest()
+    alone = put(queue, "a", deadline_ns=clock.now + MS // 2)
+    assert queue.take(16) == (alone, [])
+
+
+def expected_ms(queue: JobQueue, clock: Clock, batch_rows: int = 4, **more: object) -> float:
+    """In how many milliseconds a job that lines up now would be done, as its refusal says."""
+    with pytest.raises(DeadlineExceeded) as refusal:
+        put(queue, "a", deadline_ns=clock.now + 1, batch_rows=batch_rows, **more)  # type: ignore[arg-type]
+    return float(str(refusal.value).split()[-2])
+
+
+def test_a_predicted_finish_past_the_deadline_is_refused() -> None:
+    """The end of a job's run: what runs now, full batches ahead at the lane's pace, then its own batch."""
+    clock = Clock()
+    queue = make_queue(clock, profile=MS_A_ROW, row_ns=MS)
+    clock.now = 1000 * MS
+    put(queue, "a")
+    queue.take(4)
+    assert expected_ms(queue, clock) == 1 + 1
+    put(queue, "a", count=3)
+    assert expected_ms(queue, clock) == 1 + 4
+    put(queue, "a", count=7)
+    assert expected_ms(queue, clock) == 1 + 8 + 3
+    assert expected_ms(queue, clock, priority=1) == 1 + 1
+    assert expected_ms(queue, clock, principal="modest") == 1 + 1
+    clock.now += MS // 2
+    assert expected_ms(queue, clock) == 0.5 + 8 + 3
+    before = queue.waiting, queue.accepted, queue._limits.held.held
+    put(queue, "a", deadline_ns=clock.now + 12 * MS, batch_rows=4)
+    assert (queue.waiting, queue.accepted, queue._limits.held.held) == tuple(count + 1 for count in before)
+
+
+def test_a_refusal_says_when_to_come_again() -> None:
+    """Retry-After is the time that those who wait now take, within bounds."""
+    clock = Clock()
+    queue = make_queue(clock, max_jobs=3, profile=MS_A_ROW, row_ns=100 * MS)
+    put(queue, "a", count=3)
+    with pytest.raises(Overloaded) as refusal:
+        put(queue, "a")
+    assert refusal.value.retry_after_s == pytest.approx(0.3)
+    queue.row_ns = 1.0
+    with pytest.raises(Overloaded) as refusal:
+        put(queue, "a")
+    assert refusal.value.retry_after_s == 0.05
+
+
+def test_an_idle_lane_tries_everything() -> None:
+    """With nothing waiting and a worker free nobody is refused for what earlier runs took."""
+    clock = Clock()
+    queue = make_queue(clock, profile=MS_A_ROW, row_ns=MS)
+    hasty = put(queue, "a", deadline_ns=clock.now + 2000)
+    assert queue.take(4) == (hasty, [])
+    assert expected_ms(queue, clock) > 0
+    idle = threading.Thread(target=queue.wait)
+    idle.start()
+    while not queue._idle:
+        pass
+    put(queue, "a", deadline_ns=clock.now + 2000)
+    idle.join(20)
+    assert queue.waiting == 1
+
+
+def test_the_pace_is_measured_while_jobs_wait() -> None:
+    """The time between two takes counts where jobs waited all the while, and only there."""
+    clock = Clock()
+    queue = make_queue(clock, row_ns=MS)
+    put(queue, "a", count=40)
+    for _ in range(10):
+        queue.take(4)
+        queue.rest()
+        clock.now += 20 * MS
+    assert queue.row_ns == pytest.approx(5 * MS, rel=0.15)
+    pace = queue.row_ns
+    clock.now += 1000 * MS
+    put(queue, "a")
+    queue.take(4)
+    assert queue.row_ns == pace
+
+
+def test_who_comes_alone_is_known() -> None:
+    """One job waits, none runs, and neither met another when it came: then it may have the machine."""
+    queue = make_queue()
+
+    def serve(count: int) -> bool:
+        put(queue, "a", count=count)
+        is_alone = queue.is_alone()
+        queue.take(16)
+        queue.rest()
+        return is_alone
+
+    assert [serve(1), serve(1), serve(2), serve(1), serve(1)] == [True, True, False, False, True]
+    put(queue, "a")
+    queue.take(16)
+    put(queue, "a")
+    assert not queue.is_alone()
 
 
 @given(

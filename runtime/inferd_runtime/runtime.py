@@ -20,6 +20,7 @@ from inferd_runtime.probe import Machine, probe
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
 from inferd_runtime.scheduling.courtesy import stand_back
 from inferd_runtime.scheduling.desk import Deliver
+from inferd_runtime.scheduling.devices import DeviceBudgets
 from inferd_runtime.scheduling.governor import Governor
 from inferd_runtime.scheduling.inline import Defer
 from inferd_runtime.scheduling.lane import Lane
@@ -144,6 +145,7 @@ class Runtime:
         self._ground: Ground | None = None
         self._policy = _policy(options, self.machine)
         self._budget = CoreBudget(self._policy.ceiling)
+        self._budgets = DeviceBudgets(self._budget)
         self._limits = QueueLimits(options.max_jobs, ByteBudget(options.max_queue_bytes))
         self._lock = threading.Lock()  # guards _lanes, _stats and the making of _ground
         self._lanes: list[Lane] = []
@@ -208,7 +210,7 @@ class Runtime:
         self._repository.close()
         for lane in self._live_lanes():
             lane.close()
-        self._budget.close()
+        self._budgets.close()
 
     # Jobs
 
@@ -325,11 +327,12 @@ class Runtime:
             planned.spec,
             planned.session,
             planned.plan,
-            budget=self._budget,
+            budget=self._budgets.of(planned.plan.device),
             queue_limits=self._limits,
             stats=stats,
             deliver=self._deliver,
             defer=self._defer,
+            idle_session=planned.idle_session,
         )
         with self._lock:
             self._lanes = [one for one in self._lanes if not one.is_closed] + [lane]

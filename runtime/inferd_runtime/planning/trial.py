@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from inferd_runtime.engines import SessionOptions
+from inferd_runtime.engines.gpu import GpuMemory
 from inferd_runtime.engines.host import HostProcess
 from inferd_runtime.errors import EngineFault, HostDied, InferdError
 from inferd_runtime.planning.accuracy import Verdict, judge
@@ -51,6 +52,7 @@ class HostTrier:
         memory_limit_bytes: int = 0,
         patience_s: float = PATIENCE_S,
         start: StartHost | None = None,
+        gpus: GpuMemory | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._ground = ground
@@ -60,6 +62,7 @@ class HostTrier:
         self._folder = folder
         self._memory_limit_bytes = memory_limit_bytes
         self._clock = clock
+        self._gpus = gpus or GpuMemory()
         start = start or partial(HostProcess, places=1, nice=NICE, memory_limit_bytes=memory_limit_bytes)
         self._hosts = Hosts(start, patience_s)
         self._found: Reference | EngineFault | None = None
@@ -152,13 +155,13 @@ class HostTrier:
     def _first(self, candidate: Candidate, reference: Reference, seconds: float) -> Trial:
         """Accuracy before speed: a candidate that strays is not worth the time."""
         self._make_room()
-        before = self._hosts.memory_bytes(candidate.engine)
+        before = self._memory_bytes(candidate)
         session = self._session(candidate)
         verdict = self._judged(candidate, session, reference)
         trial = Trial(
             candidate,
             "measured",
-            memory_bytes=max(0, self._hosts.memory_bytes(candidate.engine) - before),
+            memory_bytes=max(0, self._memory_bytes(candidate) - before),
             compile_ms=round(session.compile_ms, 1),
             error=verdict.figure,
             metric=verdict.metric,
@@ -181,6 +184,11 @@ class HostTrier:
             best_batch=best,
         )
         return self._known[candidate]
+
+    def _memory_bytes(self, candidate: Candidate) -> int:
+        """What the engine's child holds, and all that is taken of the candidate's device."""
+        on_device = self._gpus.look(candidate.device)
+        return self._hosts.memory_bytes(candidate.engine) + (on_device.used_bytes if on_device else 0)
 
     def _again(self, candidate: Candidate, reference: Reference, seconds: float) -> Trial:
         """What changes from one time to the next, measured anew."""

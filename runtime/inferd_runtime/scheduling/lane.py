@@ -68,17 +68,18 @@ class Lane:
         self._is_closed = False
         self._inline: InlineTurns | None = None
         self._workers: Workers | None = None
+        self._hire = lambda: Workers(
+            f"{name[:24]}:{version}",
+            plan,
+            self._desk,
+            budget,
+            lambda: Runner(spec, session, clock),
+            None if idle_session is None else Runner(spec, idle_session, clock),
+        )
         if plan.inline and defer is not None:
-            self._inline = InlineTurns(self._desk, Runner(spec, session, clock), defer, clock)
+            self._inline = InlineTurns(self._desk, Runner(spec, session, clock), defer, self._leave_thread, clock)
         else:
-            self._workers = Workers(
-                f"{name[:24]}:{version}",
-                plan,
-                self._desk,
-                budget,
-                lambda: Runner(spec, session, clock),
-                None if idle_session is None else Runner(spec, idle_session, clock),
-            )
+            self._workers = self._hire()
 
     @property
     def waiting(self) -> int:
@@ -120,6 +121,18 @@ class Lane:
         job.version = self.version
         if self._inline is not None and not self._inline.is_due:
             self._inline.call()
+
+    def _leave_thread(self) -> None:
+        """Runs hold up the thread that submits: from now on a worker serves."""
+        _log.warning(
+            "%s version %d moves to a worker thread: its runs take longer than they did in the warm-up, and everybody "
+            'waits meanwhile; inline = "off" in model.toml keeps it there',
+            self.name,
+            self.version,
+        )
+        self._inline = None
+        if not self._is_closed:
+            self._workers = self._hire()
 
     def _put_after_sweep(self, job: Job) -> None:
         """There is no room: make some by answering dead jobs, or refuse."""

@@ -10,7 +10,7 @@ import pytest
 from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded
 from inferd_runtime.job import Array
 from inferd_runtime.scheduling.budget import CoreBudget, Share
-from inferd_runtime.scheduling.inline import INLINE_TURN_NS
+from inferd_runtime.scheduling.inline import INLINE_TURN_NS, SLOW_RUN_NS
 from tests.runtime.scheduling.sessions import DoublingSession, Receiver, assert_right, job, make_lane
 
 
@@ -78,6 +78,31 @@ def test_a_long_turn_gives_the_thread_back() -> None:
     loop.turn()
     loop.turn()
     assert len(receiver.jobs) == 9
+    lane.close()
+
+
+def test_a_lane_that_holds_its_thread_up_leaves_it() -> None:
+    """Three slow runs in a row, and a worker serves: those that wait, and all that come."""
+    loop, clock, receiver = Loop(), Clock(), Receiver()
+    threads: list[int] = []
+
+    def behave(x: Array, answers: list[Array]) -> list[Array]:
+        threads.append(threading.get_ident())
+        clock.now += SLOW_RUN_NS + 1
+        return answers
+
+    lane = make_lane(DoublingSession(behave), receiver, defer=loop.call_soon, clock=clock, batch=1)
+    for i in range(5):
+        lane.submit(job(float(i)))
+    while loop.due:
+        loop.turn()
+    receiver.wait(5)
+    lane.submit(job(5.0))
+    for one in receiver.wait(6):
+        assert_right(one)
+    here = threading.get_ident()
+    assert [thread == here for thread in threads] == [True] * 3 + [False] * 3
+    assert not (lane.is_inline or loop.due)
     lane.close()
 
 

@@ -68,7 +68,7 @@ class Lane:
         self._is_closed = False
         self._inline: InlineTurns | None = None
         self._workers: Workers | None = None
-        self._hire = lambda: Workers(
+        self._hire: Callable[[], Workers] = lambda: Workers(
             f"{name[:24]}:{version}",
             plan,
             self._desk,

@@ -102,7 +102,8 @@ def test_a_lane_that_holds_its_thread_up_leaves_it() -> None:
         assert_right(one)
     here = threading.get_ident()
     assert [thread == here for thread in threads] == [True] * 3 + [False] * 3
-    assert not (lane.is_inline or loop.due)
+    assert not lane.is_inline
+    assert not loop.due
     lane.close()
 
 

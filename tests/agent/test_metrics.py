@@ -22,7 +22,7 @@ class Quiet:
         )
 
     def stats(self) -> tuple[StatsSnapshot, ...]:
-        return (StatsSnapshot("digits", 1),)
+        return (StatsSnapshot("digits", 1, wasted_left_rows=3, wasted_late_rows=2, wasted_ns=1_500_000_000),)
 
     def figures(self) -> RuntimeFigures:
         figures: dict[str, Any] = dict.fromkeys(RuntimeFigures.__dataclass_fields__, 0)
@@ -50,6 +50,13 @@ def test_each_plan_is_told_with_its_source() -> None:
     }  # fmt: skip
     assert found["inferd_model_plan_info", "digits", "1"]["source"] == "static"
     assert ("inferd_model_plan_info", "broken", "1") not in found
+
+
+def test_work_in_vain_is_counted() -> None:
+    """Rows by why nobody took them, and the engine's time, in seconds."""
+    found = samples(Quiet())
+    for name, value in (("left_rows", 3), ("late_rows", 2), ("seconds", 1.5)):
+        assert found[f"inferd_wasted_{name}_total", "digits", "1"]["value"] == value
 
 
 def test_the_host_is_told_apart() -> None:

@@ -32,8 +32,7 @@ dev: $(VENV)/.dev  ## the same, with everything the tests need
 demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
 	@$(BIN)/inferd demo
 
-test: lint  ## lint, types and all tests
-	@$(MAKE) --no-print-directory -j2 types unit
+test: lint types unit  ## lint, types and all tests
 
 check: lint types  ## lint and types
 
@@ -45,7 +44,7 @@ types: dev  ## mypy --strict
 	$(BIN)/mypy
 
 unit: dev models  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 models: dev  ## fetch the test models by checksum and make their INT8 versions
 	$(BIN)/python -m tests.models.fetch

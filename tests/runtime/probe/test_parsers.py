@@ -160,7 +160,7 @@ def test_refusals_are_explained(node: Node | None, words: str) -> None:
 
 
 def test_psi_and_throttling_texts() -> None:
-    """Pressure is the ten-second share of "some"; throttling needs both counters."""
-    assert parse_psi("some avg10=2.14 avg60=1.64 avg300=0.46 total=5\nfull avg10=9.00") == 2.14
+    """Pressure is the time that some waited; throttling needs both counters."""
+    assert parse_psi("some avg10=2.14 avg60=1.64 avg300=0.46 total=5\nfull avg10=9.00 total=3") == 5
     assert parse_cpu_stat("nr_periods 10\nnr_throttled 3\nthrottled_time 5") == (10, 3)
     assert parse_cpu_stat("usage_usec 3") is None

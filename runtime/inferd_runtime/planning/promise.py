@@ -62,6 +62,8 @@ def promise(candidate: Candidate, trials: Sequence[Trial], objective: str) -> Pr
     hope = max(_hopes(candidate, known, measured, least_us, objective))
     cost = main_cost(objective)
     close = min(map(cost, measured)) / min(map(cost, known))
+    if candidate.inline and not is_inline and close == 1.0 and min(trial.run_us for trial in known) < INLINE_US:
+        return Promise(math.inf, "the best so far is quick enough for the submitting thread", math.inf)
     steps = min(_steps(candidate, trial.candidate) for trial in known)
     return Promise(hope, f"judged by its relatives it is {hope:.2f} of the best, at most", hope * close / steps)
 

@@ -17,6 +17,8 @@ from inferd_runtime.planning.plan import BALANCED, LATENCY, THROUGHPUT
 from inferd_runtime.planning.static import INLINE_US
 
 WORTHLESS = 0.0
+# The rank of a build's first candidate: before all that have relatives, but not before what settles the search.
+_FIRST = 1e9
 # A build that failed may run with fewer streams, which take less memory: one more try, when there is nothing better.
 LAST_CHANCE = 0.9
 # What doubling the threads of a stream gains at most: a lone request, and all of them (streams share caches).
@@ -43,7 +45,7 @@ def promise(candidate: Candidate, trials: Sequence[Trial], objective: str) -> Pr
     """What `trials` promise of `candidate`; no bounds for the first of a build."""
     relatives = [trial for trial in trials if build_of(trial.candidate) == build_of(candidate)]
     if not relatives:
-        return Promise(math.inf, "the first of its build", math.inf)
+        return Promise(math.inf, "the first of its build", _FIRST)
     known = [trial for trial in relatives if trial.outcome == "measured"]
     if not known:
         why = f"{relatives[0].candidate} was tried and {relatives[0].outcome}"

@@ -194,7 +194,9 @@ class RestApp:
         if target is None or target.endpoint is not self._infer_endpoint or message.method != "POST":
             return None
         headers = message.headers
-        if payload.total_bytes > _EXPRESS_BYTES or CONTENT_ENCODING in headers or ACCEPT_ENCODING in headers:
+        if payload.total_bytes > _EXPRESS_BYTES or CONTENT_ENCODING in headers:
+            return None
+        if headers.get(ACCEPT_ENCODING, "identity") != "identity":
             return None
         return target
 

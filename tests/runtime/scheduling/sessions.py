@@ -114,6 +114,7 @@ def make_lane(
     held: ByteBudget | None = None,
     stats: ModelStats | None = None,
     defer: Defer | None = None,
+    idle_session: DoublingSession | None = None,
     clock: Callable[[], int] = time.monotonic_ns,
     **plan: object,
 ) -> Lane:
@@ -129,6 +130,7 @@ def make_lane(
         stats=stats or ModelStats("model", 1),
         deliver=deliver,
         defer=defer,
+        idle_session=idle_session,
         clock=clock,
     )
 

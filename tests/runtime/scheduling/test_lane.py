@@ -9,6 +9,7 @@ import pytest
 from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded, EngineFault, InvalidRequest, Overloaded
 from inferd_runtime.job import Array, Job
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget, Share
+from inferd_runtime.spec import Shape
 from inferd_runtime.stats import ModelStats
 from tests.runtime.scheduling.sessions import FREE, SINGLE, DoublingSession, Receiver, assert_right, job, make_lane
 
@@ -475,3 +476,73 @@ def test_busy_cores_are_no_reason_to_share() -> None:
     receiver.wait(8)
     assert [len(batch) for batch in session.batches] == [8]
     lane.close()
+
+
+IDLE = Shape(streams=1, threads=4, batch=2, rows=0, run_us=5.0)
+
+
+def test_a_job_that_comes_alone_has_all_cores() -> None:
+    """With a second session for an idle queue lone jobs run there, on all of its cores; jobs in company run as planned,
+    and the second session comes back once requests come alone again."""
+    wide, narrow, receiver, budget = DoublingSession(), DoublingSession(), Receiver(), CoreBudget(4)
+    lane = make_lane(narrow, receiver, budget=budget, idle_session=wide, idle=IDLE, streams=2)
+    wide.gate.clear()
+    lane.submit(job(0.0))
+    wide.wait_entered()
+    assert budget.used == 4
+    lane.submit(job(1.0))
+    wide.gate.set()
+    receiver.wait(2)
+    assert lane._queue.wait_quiet(20)
+    assert (len(wide.batches), len(narrow.batches)) == (1, 1)
+    for count in (1, 2, 3):
+        lane.submit(job(float(count)))
+        receiver.wait(2 + count)
+        assert lane._queue.wait_quiet(20)
+    assert (len(wide.batches), len(narrow.batches)) == (3, 2)
+    for one in receiver.jobs:
+        assert_right(one)
+    lane.close()
+    assert wide.is_closed
+    assert narrow.is_closed
+
+
+def test_without_free_cores_a_lone_job_runs_as_planned() -> None:
+    """The second session is never waited for: where others hold cores the plan's own shape serves."""
+    wide, narrow, receiver, budget = DoublingSession(), DoublingSession(), Receiver(), CoreBudget(4)
+    held = budget.ask(1, Share(), 0.0)
+    lane = make_lane(narrow, receiver, budget=budget, idle_session=wide, idle=IDLE)
+    lane.submit(job(1.0))
+    assert_right(receiver.wait(1)[0])
+    budget.release(held)
+    assert (len(wide.batches), len(narrow.batches)) == (0, 1)
+    lane.close()
+
+
+def test_more_work_keeps_its_place_in_line() -> None:
+    """A lane with short runs is not made to wait a long run of another lane for each of its own."""
+    budget, receiver = CoreBudget(1), Receiver()
+    order: list[str] = []
+
+    def noting(name: str) -> DoublingSession:
+        def behave(x: Array, answers: list[Array]) -> list[Array]:
+            order.append(name)
+            return answers
+
+        return DoublingSession(behave)
+
+    held = budget.ask(1, Share(), 0.0)
+    short = make_lane(noting("short"), receiver, budget=budget, batch=1, run_us=1000.0)
+    long = make_lane(noting("long"), receiver, budget=budget, batch=1, run_us=10_000.0)
+    for i in range(4):
+        long.submit(job(float(i)))
+    for i in range(30):
+        short.submit(job(float(i)))
+    while budget.waiting < 2:
+        threading.Event().wait(0.001)
+    budget.release(held)
+    receiver.wait(34)
+    second = order.index("long", order.index("long") + 1)
+    assert order[:second].count("short") >= 5
+    for lane in (short, long):
+        lane.close()

@@ -69,7 +69,7 @@ def test_odd_sizes_are_learnt_too() -> None:
 
 
 def test_the_slow_ones_are_known() -> None:
-    """One run in ten that takes five times as long is no surprise to the careful figure, nor the rule to the typical."""
+    """One run in ten that takes five times as long counts in the careful figure and not in the typical one."""
     profile = Profile((), 100.0, 1)
     for i in range(WINDOW):
         observe(profile, 1, 500.0 if i % 10 == 0 else 100.0, count=1)
@@ -138,41 +138,35 @@ def test_more_rows_never_take_less(
     assert 1 <= sizing.profile.rows_within(5e6, most) <= most
 
 
-def run_all(sizing: Sizing, count: int, took_us: float = 1700.0, *, is_late: bool = False) -> None:
-    """So many batches of the present size, far enough apart to be counted."""
-    for _ in range(count):
-        run_all.now_ns += 10_000_000  # type: ignore[attr-defined]
-        sizing.ran(sizing.rows, int(took_us * US), run_all.now_ns, is_late)  # type: ignore[attr-defined]
+class Driver:
+    """Runs batches of the present size, far enough apart to be counted."""
 
+    def __init__(self, curve: tuple[tuple[int, float], ...], most: int) -> None:
+        self.sizing = Sizing(Profile(curve, 1000.0, 64), most)
+        self.now_ns = 0
 
-run_all.now_ns = 0  # type: ignore[attr-defined]
+    def run(self, count: int, took_us: float = 1000.0, *, is_late: bool = False) -> int:
+        for _ in range(count):
+            self.now_ns += 10_000_000
+            self.sizing.ran(self.sizing.rows, int(took_us * US), self.now_ns, is_late)
+        return self.sizing.rows
 
 
 def test_missed_deadlines_shrink_the_batch() -> None:
     """A tenth goes with every batch in which a deadline was missed; a row comes back with every stretch in time."""
-    sizing = Sizing(Profile(tuple((rows, 1000.0) for rows in (1, 64)), 1000.0, 64), 64)
-    assert sizing.rows == 64
-    run_all(sizing, 1, is_late=True)
-    assert sizing.rows == 57
-    run_all(sizing, 9, is_late=True)
-    assert sizing.rows == 22
-    run_all(sizing, 31)
-    assert sizing.rows == 22
-    run_all(sizing, 1)
-    assert sizing.rows == 23
-    run_all(sizing, 100, is_late=True)
-    assert sizing.rows == 1
-    run_all(sizing, 64 * 32)
-    assert sizing.rows == 64
+    driver = Driver(((1, 1000.0), (64, 1000.0)), 64)
+    assert driver.sizing.rows == 64
+    assert [driver.run(1, is_late=True), driver.run(9, is_late=True)] == [57, 22]
+    assert [driver.run(31), driver.run(1)] == [22, 23]
+    assert [driver.run(100, is_late=True), driver.run(64 * 32)] == [1, 64]
 
 
 def test_a_single_row_is_not_to_blame() -> None:
-    """Where nothing is gathered a missed deadline changes no batch size."""
-    sizing = Sizing(Profile(FLAT, 1000.0, 64), 16)
-    run_all(sizing, 50, is_late=True)
-    observe(sizing.profile, 16, 2000.0, now_ns=run_all.now_ns)  # type: ignore[attr-defined]
-    run_all(sizing, 2, 1000.0)
-    assert sizing.rows == 16
+    """Where nothing is gathered a missed deadline takes nothing off the limit for later."""
+    driver = Driver(FLAT, 16)
+    assert driver.run(50, is_late=True) == 1
+    observe(driver.sizing.profile, 16, 2000.0, now_ns=driver.now_ns)
+    assert driver.run(16) == 16
 
 
 def test_micro_models_are_sampled() -> None:

@@ -219,12 +219,12 @@ class Search:
 
 def _summary(rounds: Sequence[Trial]) -> Trial:
     """One trial of several. A neighbour's noise only ever makes things slower, so of all figures the one at the better
-    quarter stands."""
-    first, last = rounds[0], rounds[-1]
-    if last.outcome != "measured":
-        return replace(last, rounds=len(rounds))
+    quarter stands. One round that failed is enough not to be trusted."""
+    failed = next((trial for trial in rounds if trial.outcome != "measured"), None)
+    if failed is not None:
+        return replace(failed, rounds=len(rounds))
     return replace(
-        first,
+        rounds[0],
         run_us=_quarter([trial.run_us for trial in rounds]),
         run_p95_us=_quarter([trial.run_p95_us for trial in rounds]),
         rows_per_s=-_quarter([-trial.rows_per_s for trial in rounds]),

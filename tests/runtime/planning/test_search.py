@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -200,6 +201,23 @@ def test_a_leader_that_crashes_is_not_looked_at_again() -> None:
     assert max(after.count(one) for one in bad) == 1
     assert chosen is not None
     assert chosen.candidate not in bad
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_dies_now_and_then_is_not_chosen(seed: int) -> None:
+    """Somebody kills children at random: each candidate that lost one has failed, and the search goes on."""
+    truth, chance = RECORDED["magika"], random.Random(seed)
+    landscape, lost = dict(truth), set[Candidate]()
+
+    def kill(candidate: Candidate) -> None:
+        is_hit = chance.random() < 0.3
+        landscape[candidate] = Trial(candidate, "failed", "killed by SIGKILL") if is_hit else truth[candidate]
+        lost.update([candidate] if is_hit else ())
+
+    trier = Simulated(landscape, FakeClock(), before=kill)
+    trials = search(trier, as_listed(landscape))
+    assert {trial.candidate for trial in trials if trial.outcome == "failed"} == lost
+    assert choose(trials, "throughput").chosen is not None or lost
 
 
 def test_the_close_ones_run_in_turns() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from inferd_runtime.errors import InvalidModel
+from inferd_runtime.errors import InvalidModel, ModelNotFound, ModelNotReady
 from inferd_runtime.planning.background import Background, Order, Progress, Subject
 from inferd_runtime.planning.evidence import Evidence, PlanState
 from inferd_runtime.planning.inputs import stored_mark
@@ -19,6 +19,7 @@ from inferd_runtime.planning.plan import Ground, Planned
 from inferd_runtime.planning.static import plan_version
 from inferd_runtime.planning.store import PlanStore, plan_key
 from inferd_runtime.planning.trial import HostTrier
+from inferd_runtime.repository.digest import digest as content_digest
 from inferd_runtime.repository.examine import operators
 from inferd_runtime.repository.layout import VersionFiles
 from inferd_runtime.repository.repository import Repository
@@ -65,14 +66,23 @@ class Plans:
         """Open and warm a version. Raises InvalidModel, LoadFailed."""
         ground, wishes = self._ground(), settings.wishes()
         folder = files.base.parent if files.base.name == str(files.version) else None
-        content = f"{digest} {stored_mark(folder)}"
-        evidence = self._store.load(plan_key(ground, wishes, content))
+        evidence = self._store.load(plan_key(ground, wishes, _basis(digest, folder)))
         if evidence is None:
             planned = plan_version(ground, files.variants, wishes)
         else:
             planned = plan_from(evidence, ground, files.variants, wishes)
         ops = _operators(files.variants[planned.plan.variant])
-        subject = Subject(files.name, files.version, content, files.variants, planned.spec, wishes, ops, folder)
+        subject = Subject(
+            files.name,
+            files.version,
+            digest,
+            files.variants,
+            planned.spec,
+            wishes,
+            ops,
+            folder,
+            lambda: content_digest(files.files, files.base),
+        )
         self._background.offer(subject, evidence)
         return planned
 
@@ -89,6 +99,7 @@ class Plans:
         ground = self._ground()
         available = self._available_bytes()
         spare = None if available is None else int(available * MEMORY_SHARE)
+        basis = _basis(subject.digest, subject.folder)
         trier = HostTrier(
             ground,
             subject.variants,
@@ -97,28 +108,37 @@ class Plans:
             folder=subject.folder,
             memory_limit_bytes=spare or 0,
         )
-        return measure_plan(
-            ground,
-            subject.variants,
-            subject.wishes,
-            spec=subject.spec,
-            kind=model_kind(subject.operators),
-            file_bytes=max(path.stat().st_size for path in subject.variants.values()),
-            digest=subject.digest,
-            trier=trier,
-            store=self._store,
-            budget_s=order.budget_s or self._budget_s,
-            thorough=order.thorough,
-            spare_bytes=spare,
-            progress=progress,
-            should_stop=should_stop,
-        )
+        try:
+            return measure_plan(
+                ground,
+                subject.variants,
+                subject.wishes,
+                spec=subject.spec,
+                kind=model_kind(subject.operators),
+                file_bytes=max(path.stat().st_size for path in subject.variants.values()),
+                digest=basis,
+                trier=trier,
+                store=self._store,
+                budget_s=order.budget_s or self._budget_s,
+                thorough=order.thorough,
+                spare_bytes=spare,
+                progress=progress,
+                should_stop=should_stop,
+                is_unchanged=lambda: _basis(subject.look(), subject.folder) == basis,
+            )
+        except OSError as error:
+            raise ModelNotReady(f"its files cannot be read: {error.strerror}") from None
 
     def _is_served(self, name: str, version: int) -> bool:
-        return any(
-            model.name == name and model.version == version and model.state is not State.FAILED
-            for model in self._repository.models()
-        )
+        try:
+            return self._repository.describe(name, version).state in (State.LOADING, State.READY)
+        except ModelNotFound:
+            return False
+
+
+def _basis(digest: str, folder: Path | None) -> str:
+    """What figures hang on, of all that lies on the disk: the model, and what it is tried with."""
+    return f"{digest} {stored_mark(folder)}"
 
 
 def _operators(path: Path) -> Mapping[str, int]:

@@ -41,6 +41,9 @@ def hammered(daemon: Daemon, act: Callable[[], None]) -> int:
 def test_a_plan_is_measured_served_and_kept(fresh: Daemon) -> None:
     """`inferd plan` measures beside the traffic; the plan serves without a failed request, and after a restart."""
     fresh.start()
+    golden = fresh.models / "mlp" / "golden" / "real.npz"  # inputs that come after the model are used all the same
+    golden.parent.mkdir()
+    np.savez(golden, x=ROW)
     told: list[str] = []
 
     def measure() -> None:
@@ -52,6 +55,7 @@ def test_a_plan_is_measured_served_and_kept(fresh: Daemon) -> None:
     measured = json.loads(told[0])
     assert measured["state"] == "measured"
     evidence = measured["evidence"]
+    assert evidence["inputs"] == "golden"
     assert evidence["chosen"] in [trial["name"] for trial in evidence["trials"] if trial["outcome"] == "measured"]
     with fresh.client() as client:
         plan = client.descriptions("mlp")[0]["plan"]

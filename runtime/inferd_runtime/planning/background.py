@@ -1,7 +1,8 @@
 """Measuring in the background: one version at a time, unasked only while the machine is calm, at once when asked.
 
 A version serves on its safe plan meanwhile. What is measured unasked is put off as soon as requests come, since both
-would disturb each other. `measure` does the measuring and keeps the evidence; `swap` has the version opened anew.
+would disturb each other; what is unloaded or replaced meanwhile is given up. `measure` does the measuring and keeps the
+evidence; `swap` has the version opened anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A version that serves, and all that measuring it needs. `operators` counts its nodes by type."""
+    """A version that serves, and all that measuring it needs. `operators` counts its nodes by type; `look` gives the
+    digest of the files as they are now, and may raise OSError."""
 
     name: str
     version: int
@@ -36,6 +38,12 @@ class Subject:
     wishes: Wishes
     operators: Mapping[str, int]
     folder: Path | None
+    look: Callable[[], str]
+
+    def same(self, other: Subject) -> bool:
+        """Whether what is measured of one holds for the other."""
+        mine, theirs = ((it.name, it.version, it.digest, it.wishes) for it in (self, other))
+        return mine == theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Background:
         """Measure before all that nobody asked for. Raises ModelNotReady."""
         with self._cases.lock:
             case = self._cases.known.get((name, version))
-            if case is None:
+            if case is None or not self._is_served(name, version):
                 raise ModelNotReady(f"model {name!r} version {version} is not being served, so it cannot be measured")
             case.order = order
         self._wake.set()
@@ -132,8 +140,9 @@ class Background:
             case = self._cases.known.get((name, version))
             if case is None:
                 return PlanState("static" if self._is_unasked else "off")
-            if case is self._cases.current:
-                done, total, now = case.progress
+            current = self._cases.current  # of before a reload, perhaps
+            if current is not None and current.subject.same(case.subject):
+                done, total, now = current.progress
                 return PlanState("measuring", done, total, now, case.evidence)
             state: Literal["queued", "measured", "static", "off"] = "static" if self._is_unasked else "off"
             if case.order is not None:
@@ -157,6 +166,9 @@ class Background:
     def _next(self) -> tuple[_Case | None, Order | None, bool]:
         """What to measure now, and whether anything waits for calm. Its order is taken."""
         with self._cases.lock:
+            for case in self._cases.known.values():
+                if case.order is not None and self._is_stale(case):
+                    case.order = None
             waiting = [case for case in self._cases.known.values() if case.order is not None]
             asked = [case for case in waiting if case.order is not None and case.order.is_asked]
         if not asked and not (waiting and self._is_calm()):
@@ -176,7 +188,7 @@ class Background:
             case.progress = (done, total, now)
 
         def should_stop() -> bool:
-            return self._is_closing or (not order.is_asked and self._is_busy())
+            return self._is_closing or (not order.is_asked and self._is_busy()) or self._is_stale(case)
 
         try:
             evidence = self._measure(subject, order, tell, should_stop)
@@ -184,6 +196,9 @@ class Background:
                 case.evidence = evidence
             self._swap(subject.name, subject.version)
         except Closed:
+            if self._is_stale(case):
+                _log.info("%s version %d is not measured: it was unloaded or replaced", subject.name, subject.version)
+                return
             with self._cases.lock:
                 case.order = case.order or (None if self._is_closing else order)
             self._wake.wait(LOOK_EVERY_S)
@@ -192,3 +207,9 @@ class Background:
         finally:
             with self._cases.lock:
                 self._cases.current = None
+
+    def _is_stale(self, case: _Case) -> bool:
+        """Whether the version does not serve any more, or does with other content or settings."""
+        subject = case.subject
+        known = self._cases.known.get((subject.name, subject.version))
+        return known is None or not known.subject.same(subject) or not self._is_served(subject.name, subject.version)

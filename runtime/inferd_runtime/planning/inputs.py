@@ -7,6 +7,7 @@ Files are data and never code: nothing is unpickled, and what is read is bounded
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,8 +78,9 @@ def stored_mark(folder: Path | None) -> str:
     """Changes when the stored inputs of the model in `folder` do."""
     digest = hashlib.sha256()
     for path in (path for source in STORED for path in _files(folder, source)):
-        stat = path.stat()
-        digest.update(f"{path.parent.name}/{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        with contextlib.suppress(OSError):  # it is gone again
+            stat = path.stat()
+            digest.update(f"{path.parent.name}/{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from inferd_runtime.errors import InvalidModel, LoadFailed
+from inferd_runtime.errors import InvalidModel, LoadFailed, ModelNotReady
 from inferd_runtime.planning.candidates import list_candidates
 from inferd_runtime.planning.choose import choose
 from inferd_runtime.planning.evidence import Evidence, Trial
@@ -38,13 +38,15 @@ def measure_plan(
     spare_bytes: int | None = None,
     progress: Progress = lambda done, total, now: None,
     should_stop: Callable[[], bool] = lambda: False,
+    is_unchanged: Callable[[], bool] = lambda: True,
     clock: Callable[[], float] = time.monotonic,
     now_s: Callable[[], float] = time.time,
 ) -> Evidence:
     """Measure for about `budget_s`, choose, and keep the evidence. Blocks; closes `trier`.
 
     `spec` and `digest` are those of the version that serves. `spare_bytes` bounds what two sessions may take together.
-    Raises Closed when `should_stop` said so, InvalidModel where the wishes cannot be.
+    `is_unchanged` tells whether the files are still those that `digest` stands for. Raises ModelNotReady where they are
+    not, Closed when `should_stop` said so, InvalidModel where the wishes cannot be.
     """
     objective = wishes.objective or ground.objective
     begin_s = clock()
@@ -63,6 +65,8 @@ def measure_plan(
         reference, inputs = trier.reference, trier.inputs
     finally:
         trier.close()
+    if not is_unchanged():
+        raise ModelNotReady("its files changed while it was measured")
     choice = choose(trials, objective, spare_bytes=spare_bytes)
     evidence = Evidence(
         key=plan_key(ground, wishes, digest),

@@ -100,7 +100,9 @@ class PlanStore:
         return self._folder / f"{key}.json"
 
     def _prune(self) -> None:
-        files = sorted((entry.stat().st_mtime_ns, entry.path) for entry in os.scandir(self._folder))
+        files = sorted(
+            (entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in os.scandir(self._folder)
+        )
         for _, path in files[: -self._max_files]:
             with contextlib.suppress(OSError):
                 os.unlink(path)  # noqa: PTH108 - scandir gives text

@@ -18,9 +18,9 @@ from inferd_runtime.spec import ModelSpec
 PATIENCE_S = 20.0
 
 
-def subject(name: str = "m") -> Subject:
+def subject(name: str = "m", digest: str = "d") -> Subject:
     """A version that could be measured."""
-    return Subject(name, 1, "d", {}, ModelSpec((), (), 0), Wishes(), {}, None)
+    return Subject(name, 1, digest, {}, ModelSpec((), (), 0), Wishes(), {}, None, lambda: digest)
 
 
 EVIDENCE = Evidence("k", "balanced", "", "generated", (), "", "", "measured", 1.0, 1.0, 0.0)
@@ -131,6 +131,34 @@ def test_what_is_not_served_is_forgotten(stage: Stage) -> None:
     assert list(stage.background._cases.known) == [("m", 1)]
     with pytest.raises(ModelNotReady, match="'n' version 1 is not being served"):
         stage.background.order("n", 1, Order(is_asked=True))
+
+
+def test_what_is_unloaded_is_measured_no_further(stage: Stage) -> None:
+    """Neither what is being measured nor what waits for it, nor what somebody asks for then; and nothing is swapped."""
+    stage.background.offer(subject(), None)
+    stage.background.offer(subject("n"), None)
+    stage.is_calm.set()
+    begun, _ = stage.next_begun()
+    stage.served = set()
+    while {stage.background.state(name, 1).state for name in "mn"} != {"static"}:
+        threading.Event().wait(0.005)
+    assert stage.begun.empty()
+    assert stage.swapped.empty()
+    with pytest.raises(ModelNotReady, match="is not being served"):
+        stage.background.order(begun, 1, Order(is_asked=True))
+
+
+def test_new_content_ends_the_measuring_of_the_old(stage: Stage) -> None:
+    """Also where somebody asked for it; a reload of the same content does not."""
+    stage.background.offer(subject(), EVIDENCE)
+    stage.background.order("m", 1, Order(is_asked=True))
+    stage.next_begun()
+    stage.background.offer(subject(), EVIDENCE)
+    assert stage.background.state("m", 1).state == "measuring"
+    stage.is_calm.set()
+    stage.background.offer(subject(digest="new"), None)
+    assert stage.next_begun() == ("m", Order())
+    assert stage.swapped.empty()
 
 
 def test_off_means_only_what_is_asked_for() -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from inferd_runtime.engines.discover import open_engines
-from inferd_runtime.errors import Closed, EngineFault
+from inferd_runtime.errors import Closed, EngineFault, ModelNotReady
 from inferd_runtime.planning import Ground, Planned, Wishes, plan_version
 from inferd_runtime.planning.candidates import list_candidates
 from inferd_runtime.planning.evidence import Candidate, Evidence, Trial
@@ -42,7 +42,13 @@ def spec_of(ground: Ground, files: dict[str, Path]) -> ModelSpec:
 
 
 def measure(
-    ground: Ground, files: dict[str, Path], store: PlanStore, *, wishes: Wishes | None = None, stop_after: int = 1000
+    ground: Ground,
+    files: dict[str, Path],
+    store: PlanStore,
+    *,
+    wishes: Wishes | None = None,
+    stop_after: int = 1000,
+    is_unchanged: bool = True,
 ) -> tuple[Evidence, Simulated]:
     """Measure on a made-up landscape."""
     wishes, spec, clock = wishes or Wishes(), spec_of(ground, files), FakeClock()
@@ -60,6 +66,7 @@ def measure(
         store=store,
         budget_s=20.0,
         should_stop=lambda: len(trier.tried) >= stop_after,
+        is_unchanged=lambda: is_unchanged,
         clock=clock,
         now_s=lambda: 1e9,
     )
@@ -188,6 +195,13 @@ def test_evidence_of_a_variant_that_is_gone(ground: Ground, files: dict[str, Pat
     gone = replace(gone, candidate=replace(gone.candidate, variant="int8"))
     with opened(evidence_of(gone), ground, files) as planned:
         assert planned.plan.reason.startswith("Static rule")
+
+
+def test_figures_of_files_that_changed_are_not_kept(ground: Ground, files: dict[str, Path], tmp_path: Path) -> None:
+    """Nobody knows which content they are of."""
+    with pytest.raises(ModelNotReady, match="changed while it was measured"):
+        measure(ground, files, PlanStore(tmp_path / "plans"), is_unchanged=False)
+    assert not (tmp_path / "plans").exists()
 
 
 def test_a_fault_of_the_trier_is_not_swallowed(ground: Ground, files: dict[str, Path], tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
         store.save(evidence(letter * 64))
         os.utime(tmp_path / f"{letter * 64}.json", (when_s, when_s))
     assert store.load("a" * 64) is not None
+    leftover = tmp_path / "leads nowhere"
+    leftover.symlink_to("gone")
+    os.utime(leftover, (0, 0), follow_symlinks=False)
     store.save(evidence("c" * 64))
     assert {path.name[0] for path in tmp_path.iterdir()} == {"a", "c"}
 

@@ -1,7 +1,7 @@
 """Measured plans on disk: one JSON file for each key, so that a restart need not measure again.
 
 What lies there is believed only as far as it is what it should be. What cannot be read is not there, and what cannot be
-written is measured again some day: a cache is never a reason to fail.
+written is kept in memory, to be measured again after a restart: a cache is never a reason to fail.
 """
 
 from __future__ import annotations
@@ -63,9 +63,13 @@ class PlanStore:
     def __init__(self, folder: Path, *, max_files: int = MAX_FILES) -> None:
         self._folder = folder
         self._max_files = max_files
+        self._unwritten: dict[str, Evidence] = {}  # else it would be measured again at once, and again
 
     def load(self, key: str) -> Evidence | None:
         """What was measured under `key`; None where nothing was, or where the file is not what it should be."""
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return unwritten
         path = self._path(key)
         try:
             evidence = msgspec.json.decode(_read(path), type=Evidence)
@@ -83,6 +87,7 @@ class PlanStore:
         """Keep `evidence`, and drop what was used least recently."""
         path = self._path(evidence.key)
         fresh = path.with_suffix(".tmp")
+        self._unwritten.pop(evidence.key, None)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with fresh.open("wb") as file:
@@ -95,6 +100,12 @@ class PlanStore:
             log.warning("the measured plan cannot be kept in %s: %s", self._folder, _told(error))
             with contextlib.suppress(OSError):
                 fresh.unlink()
+            self._remember(evidence)
+
+    def _remember(self, evidence: Evidence) -> None:
+        self._unwritten[evidence.key] = evidence
+        if len(self._unwritten) > self._max_files:
+            del self._unwritten[next(iter(self._unwritten))]
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"

@@ -90,11 +90,16 @@ def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_nothing_is_survived(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A plan that cannot be kept is a line in the log."""
+    """A plan that cannot be kept is a line in the log, and known until the daemon ends."""
     (tmp_path / "plans").write_text("no folder")
+    store = PlanStore(tmp_path / "plans", max_files=2)
     with caplog.at_level(logging.WARNING):
-        PlanStore(tmp_path / "plans").save(evidence())
+        store.save(evidence())
     assert "cannot be kept" in caplog.text
+    assert store.load(KEY) == evidence()
+    for letter in "bc":
+        store.save(evidence(letter * 64))
+    assert [store.load(letter * 64) is not None for letter in "abc"] == [False, True, True]
 
 
 def test_a_full_disk_leaves_no_remains(store: PlanStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,7 @@ def test_a_full_disk_leaves_no_remains(store: PlanStore, tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", full)
     store.save(msgspec.structs.replace(evidence(), reason="later"))
     assert [path.name for path in (tmp_path / "plans").iterdir()] == [f"{KEY}.json"]
-    assert store.load(KEY) == evidence()
+    assert PlanStore(tmp_path / "plans").load(KEY) == evidence()
 
 
 def test_the_key_changes_with_whatever_figures_depend_on() -> None:

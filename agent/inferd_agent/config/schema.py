@@ -114,7 +114,7 @@ class Planning(Struct, frozen=True, kw_only=True):
 
     mode: Annotated[
         Literal["auto", "off"],
-        _key("`auto` measures models in the background; `off` serves by a static rule until asked to measure."),
+        _key("`auto` measures models in the background; `off` only those that somebody asks for."),
     ] = "auto"
     budget_s: Annotated[float, _key("How long measuring one model may take.", ge=1)] = 20.0
     objective: Annotated[

@@ -108,6 +108,8 @@ class Keeper:
         entry = model.entries.get(version)
         if entry is None or entry.loaded is None or model.is_parked:
             raise ModelNotReady(f"model {name!r} version {version} does not serve")
+        if not model.is_forced:
+            model.failures.clear()
         model.forced.add(version)
         model.is_waiting = True
 

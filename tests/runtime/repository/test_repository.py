@@ -551,5 +551,10 @@ def test_a_refresh_swaps_without_a_gap(stage: Stage) -> None:
     stage.order(lambda: stage.repository.refresh("m", 1))
     assert stage.repository.get("m") is new
     assert "no luck" in stage.repository.describe("m").reason
+    with pytest.raises(LoadFailed):
+        stage.order(lambda: stage.repository.load("m"))
+    stage.opener.fault = None
+    stage.order(lambda: stage.repository.refresh("m", 1))  # no word of the failure before
+    assert stage.repository.get("m") is not new
     with pytest.raises(ModelNotReady, match="version 7 does not serve"):
         stage.order(lambda: stage.repository.refresh("m", 7))

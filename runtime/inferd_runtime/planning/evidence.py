@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Outcome = Literal["measured", "vetoed", "failed", "skipped"]
 Inputs = Literal["golden", "calibration", "generated"]
+# A file that says less or more is damaged.
+Shared = Annotated[int, Meta(ge=1, le=4096)]
+Count = Annotated[int, Meta(ge=0)]
 
 
 class Candidate(Struct, frozen=True):
@@ -17,9 +20,9 @@ class Candidate(Struct, frozen=True):
     device: str
     variant: str
     precision: str
-    streams: int
-    threads: int
-    rows: int = 0
+    streams: Shared
+    threads: Shared
+    rows: Count = 0
     inline: bool = False
 
     def __str__(self) -> str:
@@ -51,7 +54,7 @@ class Trial(Struct, frozen=True):
     run_p95_us: float = 0.0
     curve: tuple[tuple[int, float], ...] = ()
     rows_per_s: float = 0.0
-    best_batch: int = 0
+    best_batch: Count = 0
     memory_bytes: int = 0
     compile_ms: float = 0.0
     error: float = 0.0

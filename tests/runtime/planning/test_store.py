@@ -43,6 +43,8 @@ def test_what_was_kept_comes_back(store: PlanStore) -> None:
         b"[]",
         msgspec.json.encode(evidence("b" * 64)),
         msgspec.json.encode(evidence())[:-9],
+        msgspec.json.encode(evidence()).replace(b'"threads":1', b'"threads":100000'),
+        msgspec.json.encode(evidence()).replace(b'"streams":2', b'"streams":-2'),
         b'{"key": "' + b"a" * MAX_FILE_BYTES + b'"}',
     ],
 )

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 MODES = ("polite", "fair", "fixed")
 # We give a core back once others use more than this much of it, and take it again when they use less than the last.
 YIELD_ABOVE_CORES = 0.75
-# While tasks wait for CPUs for that share of the time, others want more than they get: here they only seem to use less.
-PRESSED_ABOVE = 0.25
+# While tasks wait for CPUs for that share of the time, others want more than they get: they only seem to use less. (Our
+# own event loop and batches that want the same CPU make up a quarter where nobody else is there.)
+PRESSED_ABOVE = 0.4
 YIELD_ABOVE_CORES_PRESSED = 0.5
 REGAIN_BELOW_CORES = 0.25
 # Room must have been there for so long before the budget grows.

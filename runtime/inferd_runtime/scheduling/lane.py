@@ -26,8 +26,8 @@ from inferd_runtime.scheduling.workers import Workers
 from inferd_runtime.spec import ModelSpec, Plan
 from inferd_runtime.stats import ModelStats
 
-# How long `close` waits for a run under way.
-_RUN_WAIT_S = 30.0
+# How long `close` waits for a run under way: longer than a child process may be silent before it is killed.
+RUN_WAIT_S = 70.0
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class Lane:
                 return
             self._is_closed = True
         self._desk.bury(self._queue.close(), Closed("the model was unloaded before this request could run"))
-        if self._queue.wait_quiet(_RUN_WAIT_S):
+        if self._queue.wait_quiet(RUN_WAIT_S):
             for session in self._sessions:
                 session.close()
         else:

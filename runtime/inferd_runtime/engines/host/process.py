@@ -30,6 +30,8 @@ from inferd_runtime.engines.host.session import HostedSession
 from inferd_runtime.errors import EngineFault, HostDeath, HostDied
 
 PROGRAM = (sys.executable, "-P", "-m", "inferd_runtime.engines.host")
+# How long a run may take before its child counts as hung.
+RUN_TIMEOUT_S = 60.0
 # How often a child with a memory limit is looked at while somebody waits for it.
 _LOOK_EVERY_S = 0.02
 # How long a child may take to be gone: one that was killed, and one that closed its pipes.
@@ -88,7 +90,7 @@ class HostProcess:
             raise HostDied(f"no process for {engine} could be prepared: {error}", kind="gone") from None
 
     def open(
-        self, path: Path, options: SessionOptions, *, timeout_s: float = 120.0, run_timeout_s: float = 60.0
+        self, path: Path, options: SessionOptions, *, timeout_s: float = 120.0, run_timeout_s: float = RUN_TIMEOUT_S
     ) -> HostedSession:
         """Compile in the child. A run that later takes longer than `run_timeout_s` ends the child. Raises
         EngineRefused, HostDied."""

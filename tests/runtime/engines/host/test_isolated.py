@@ -15,8 +15,10 @@ import pytest
 from inferd_runtime.engines import Array, SessionOptions
 from inferd_runtime.engines.host import HostProcess, IsolatedSession, isolated_engine
 from inferd_runtime.engines.host.isolated import Pauses
+from inferd_runtime.engines.host.process import RUN_TIMEOUT_S
 from inferd_runtime.errors import EngineFault, EngineRefused, HostDied, ModelNotReady
 from inferd_runtime.job import Job
+from inferd_runtime.scheduling import lane
 from inferd_runtime.spec import ModelSpec
 from tests.runtime.engines.host.faulty import Fault, FaultyEngine, faulty_host
 from tests.runtime.scheduling.sessions import DoublingSession, Receiver, assert_right, make_lane
@@ -225,3 +227,8 @@ def test_fifty_kills_harm_no_other_model(open_isolated: Callable[..., IsolatedSe
     assert last.error is None
     for job in others.jobs:
         assert_right(job)
+
+
+def test_a_lane_outwaits_a_child_that_hangs() -> None:
+    """Else a model that is unloaded while its child hangs leaves the session open, which starts child after child."""
+    assert lane.RUN_WAIT_S > RUN_TIMEOUT_S

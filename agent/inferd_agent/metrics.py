@@ -162,7 +162,7 @@ _PER_MODEL: tuple[tuple[str, str, Callable[[StatsSnapshot], float]], ...] = (
     ("inferences", "Requests that got a result.", lambda s: s.success_count),
     ("inference_failures", "Requests that an engine fault failed.", lambda s: s.fail_count),
     ("inference_cancellations", "Requests whose callers left.", lambda s: s.cancelled_count),
-    ("inference_late", "Requests whose deadline passed.", lambda s: s.late_count),
+    ("inference_late", "Requests whose deadline passed or could not be met.", lambda s: s.late_count),
     ("inference_rejections", "Requests that found the queue full.", lambda s: s.rejected_count),
     ("wasted_left_rows", "Rows that ran although their callers had left.", lambda s: s.wasted_left_rows),
     ("wasted_late_rows", "Rows that were done after their deadlines.", lambda s: s.wasted_late_rows),

@@ -97,8 +97,7 @@ class RuntimeOptions:
 @dataclass(frozen=True, slots=True)
 class RuntimeFigures:
     """The whole runtime at one moment, for whoever scrapes. Busy cores are None before the first load sample; others
-    are those that have nothing to do with us, as our callers on this machine have. `core_reason` tells why
-    `core_size` is what it is."""
+    are those that have nothing to do with us, as our callers on this machine have."""
 
     core_floor: int
     core_ceiling: int
@@ -111,7 +110,6 @@ class RuntimeFigures:
     host_busy_cores: float | None
     own_busy_cores: float | None
     others_busy_cores: float | None = None
-    core_reason: str = ""
 
 
 class Runtime:
@@ -309,7 +307,6 @@ class Runtime:
             host_busy_cores=sample.host_busy_cores if sample else None,
             own_busy_cores=sample.own_busy_cores if sample else None,
             others_busy_cores=sample.others_busy_cores if sample else None,
-            core_reason=self._governor.stance.reason if self._governor is not None else "",
         )
 
     # Wiring

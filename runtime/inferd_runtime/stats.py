@@ -119,7 +119,7 @@ class ModelStats:
             self._now.cancelled_count += count
 
     def late(self, count: int = 1) -> None:
-        """Deadlines passed while queued."""
+        """Deadlines passed, or could not be met any more."""
         with self._lock:
             self._now.late_count += count
 

@@ -190,10 +190,8 @@ class UnloadRequest(msgspec.Struct, frozen=True):
 
 _ENCODER = msgspec.json.Encoder()
 SERVER_METADATA = msgspec.json.Decoder(ServerMetadata)
-MODEL_METADATA = msgspec.json.Decoder(ModelMetadata)
 MODEL_CONFIG = msgspec.json.Decoder(ModelConfig)
 INDEX = msgspec.json.Decoder(list[IndexEntry])
-STATISTICS = msgspec.json.Decoder(StatisticsBody)
 ERROR = msgspec.json.Decoder(ErrorBody)
 INDEX_REQUEST = msgspec.json.Decoder(IndexRequest)
 LOAD_REQUEST = msgspec.json.Decoder(LoadRequest)

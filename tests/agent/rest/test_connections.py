@@ -170,6 +170,14 @@ def test_large_heads_are_refused(served: Serving) -> None:
         assert (reply.status, bool(reply.error)) == (431, True)
 
 
+def test_the_size_of_a_head_is_what_the_configuration_says(serve: Serve, small: Path) -> None:
+    """max_header_bytes: a head that is fine by default is refused where less is allowed, and the limit is told."""
+    head = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 2000 + b"\r\n\r\n"
+    reply = serve(small, max_header_bytes=1024).ask(head)
+    assert reply.status == 431
+    assert "1024 bytes" in reply.error
+
+
 def test_vanished_callers_cancel_their_jobs(served: Serving) -> None:
     """A closed connection cancels what it asked for, and leaves nothing behind."""
     for _ in range(8):

@@ -206,8 +206,7 @@ def test_who_wants_no_encoding_is_served_without_a_task(
     monkeypatch.setattr(RestApp, "begin_express", noted)
     asked = infer_bytes("mlp", ROW, {"Accept-Encoding": accepted})
     with served.connected() as connection:
-        for _ in range(2):  # the first one makes the path known
+        for _ in range(100):  # the short way is for known paths and for connections that rest
             connection.sendall(asked)
             assert read_reply(connection).status == 200
-    assert taken == ["mlp"] * len(taken)
-    assert bool(taken) == is_short
+    assert set(taken) == ({"mlp"} if is_short else set())

@@ -64,17 +64,20 @@ class Desk:
     def _settle(self, batch: list[Job], is_whole: bool, teaches: bool) -> None:
         now = self._clock()
         good = []
-        is_late = False
+        met = missed = 0
         first = batch[0]
         took_ns = first.settled_ns - first.started_ns if is_whole and first.error is None else 0
         for job in batch:
-            if job.is_cancelled or (job.deadline_ns is not None and now > job.deadline_ns):
-                is_late = is_late or not job.is_cancelled
+            deadline = job.deadline_ns
+            if job.is_cancelled or (deadline is not None and now > deadline):
+                missed += not job.is_cancelled
                 if job.result is not None:
                     self._stats.wasted(job)
                 job.settled_ns = now
                 self._give_up(job, now)
-            elif job.error is None:
+                continue
+            met += deadline is not None
+            if job.error is None:
                 good.append(job)
             else:
                 job.settled_ns = now
@@ -85,20 +88,26 @@ class Desk:
             for job in good:
                 self._stats.ran((job,), job.batch_rows)
         if took_ns and teaches:
-            self.sizing.ran(first.batch_rows, took_ns, now, is_late)
+            self.sizing.ran(first.batch_rows, took_ns, now, missed > 0)
+        if met or missed:
+            self.queue.learn(met, missed)
 
     def bury(self, jobs: list[Job], error: InferdError | None = None) -> None:
         """Settle and deliver jobs that never ran: with `error`, or as their own state says."""
         if not jobs:
             return
         now = self._clock()
+        missed = 0
         for job in jobs:
             job.settled_ns = now
             if error is None or job.is_cancelled:
+                missed += not job.is_cancelled
                 self._give_up(job, now)
             else:
                 job.error = type(error)(str(error))
                 self._stats.failed((job,))
+        if missed:
+            self.queue.learn(0, missed)
         self._deliver(jobs)
 
     def _give_up(self, job: Job, now: int) -> None:

@@ -26,6 +26,11 @@ _SWEEP_PAUSE_NS = 5_000_000
 # The part of a new measurement in the running average.
 _FRESH = 0.2
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 0.05, 60.0
+# Forecasts are stretched by so much whenever deadlines are missed, and a little less again with each that is met, until
+# no larger share than this is missed.
+_STRETCH = 0.05
+_MISSED = 0.002
+_MOST_CAUTION = 2.0
 # So many jobs in a row that met nobody show that requests come alone.
 _ALONE = 2
 
@@ -49,6 +54,7 @@ class JobQueue:
     """Jobs of one lane that wait for a worker. Jobs taken count as running until `done`.
 
     `row_ns` is the pace: how long the lane takes a row while jobs wait, whatever else the cores are busy with.
+    `caution` stretches forecasts: under overload every job accepted is one that is forecast to be just in time.
     """
 
     def __init__(self, limits: QueueLimits, clock: Callable[[], int], profile: Profile, row_ns: float = 0.0) -> None:
@@ -69,6 +75,7 @@ class JobQueue:
         self._taken_ns = 0
         self._taken_rows = 1
         self.row_ns = row_ns
+        self.caution = 1.0 + 2 * _STRETCH
         self.accepted = 0
         self.waiting = 0
         self.waiting_rows = 0
@@ -132,12 +139,12 @@ class JobQueue:
             return
         now = job.enqueued_ns
         longest_run = self._profile.slow_ns(min(self.waiting_rows, batch_rows) + job.rows)
-        if now + (self._taken_rows + self.waiting_rows) * self.row_ns + longest_run <= deadline:
+        if now + self.caution * ((self._taken_rows + self.waiting_rows) * self.row_ns + longest_run) <= deadline:
             return  # even behind all that wait
         ahead = self._rows_before(self._turns.of(job)) if self.waiting else 0
         behind = ahead - ahead % batch_rows
-        next_take = max(now, self._taken_ns + self._taken_rows * self.row_ns)
-        finish = next_take + behind * self.row_ns + self._profile.slow_ns(ahead - behind + job.rows)
+        wait = max(0.0, self._taken_ns + self._taken_rows * self.row_ns - now) + behind * self.row_ns
+        finish = now + self.caution * (wait + self._profile.slow_ns(ahead - behind + job.rows))
         if finish > deadline:
             raise DeadlineExceeded(
                 f"the deadline is {(deadline - now) / 1e6:.1f} ms away, but the answer is expected in "
@@ -234,6 +241,12 @@ class JobQueue:
             self.running -= count
             if self._is_awaited and not self.running:
                 self._quiet.notify_all()
+
+    def learn(self, met: int, missed: int) -> None:
+        """So many deadlines of accepted jobs were met, and so many were not; missed together, they count as one."""
+        with self._lock:
+            caution = self.caution + _STRETCH * (min(missed, 1) - _MISSED * met)
+            self.caution = min(max(caution, 1.0), _MOST_CAUTION)
 
     def stop(self) -> None:
         """Refuse new jobs from now on; those waiting are still served."""

@@ -292,6 +292,7 @@ def test_a_predicted_finish_past_the_deadline_is_refused() -> None:
     """The end of a job's run: what runs now, full batches ahead at the lane's pace, then its own batch."""
     clock = Clock()
     queue = make_queue(clock, profile=MS_A_ROW, row_ns=MS)
+    queue.caution = 1.0
     clock.now = 1000 * MS
     put(queue, "a")
     queue.take(4)
@@ -307,6 +308,26 @@ def test_a_predicted_finish_past_the_deadline_is_refused() -> None:
     before = queue.waiting, queue.accepted, queue._limits.held.held
     put(queue, "a", deadline_ns=clock.now + 12 * MS, batch_rows=4)
     assert (queue.waiting, queue.accepted, queue._limits.held.held) == tuple(count + 1 for count in before)
+
+
+def test_missed_deadlines_make_careful() -> None:
+    """Every deadline missed stretches the forecasts, and many that are met undo it: a small share stays missed."""
+    clock = Clock()
+    queue = make_queue(clock, profile=MS_A_ROW, row_ns=MS)
+    clock.now = 1000 * MS
+    put(queue, "a")
+    queue.take(4)
+    assert queue.caution == pytest.approx(1.1)
+    queue.learn(met=0, missed=3)
+    assert queue.caution == pytest.approx(1.15)
+    assert expected_ms(queue, clock) == pytest.approx(2 * 1.15)
+    queue.learn(met=500, missed=0)
+    assert queue.caution == pytest.approx(1.1)
+    for _ in range(100):
+        queue.learn(met=0, missed=1)
+    assert expected_ms(queue, clock) == pytest.approx(2 * 2)
+    queue.learn(met=100_000, missed=0)
+    assert expected_ms(queue, clock) == pytest.approx(2)
 
 
 def test_a_refusal_says_when_to_come_again() -> None:

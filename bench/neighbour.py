@@ -104,6 +104,7 @@ class Daemons:
     def start(self, name: str, cores: Collection[int] = CORES, **settings: str) -> Run:
         """A daemon on these cores; what is given back runs load on it, from there too, and says requests a second."""
         with on(cores):
+            settings["INFERD_LOG_LEVEL"] = "debug"
             running = self._stack.enter_context(servers.daemon(self._folder / name, self._models, **settings))
         request = self._folder / f"{name}.http"
         request.write_bytes(servers.infer_request(RECOGNISER, "x", self._line, running.token))

@@ -97,7 +97,7 @@ class Governor:
         self._stance = decide(before, sample, self.policy)
         if self._stance.size != before.size:
             self._budget.resize(self._stance.size)
-            _log.info("core budget %d -> %d: %s", before.size, self._stance.size, self._stance.reason)
+            _log.debug("core budget %d -> %d: %s", before.size, self._stance.size, self._stance.reason)
 
     def _watch(self) -> None:
         while not self._stop.wait(self.tick()):

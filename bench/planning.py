@@ -234,7 +234,7 @@ def bench(name: str, folder: Path, budget_s: float, seconds: float, rounds: int)
         "planned": {objective: told(evidence) for objective, evidence in plans.items()},
         "final": {objective: judged(groups[objective], costs[objective]) for objective in groups},
         "exhaustive": figures(trials),
-        "left_out": {str(trial.candidate): trial.reason for trial in trials if trial.reason},
+        "left_out": left_out(trials),
     }
 
 
@@ -265,16 +265,37 @@ def report(name: str, found: Mapping[str, Any]) -> None:
         print(f"{'PASS' if times <= BOUND else 'FAIL'}  {name}, planned for {objective}: {times:.3f} of the best")
 
 
+def left_out(trials: Iterable[Trial]) -> dict[str, str]:
+    """Who could not be measured, by the reason."""
+    found: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.reason:
+            found.setdefault(trial.reason, []).append(str(trial.candidate))
+    return {reason: "; ".join(ways) for reason, ways in found.items()}
+
+
 def table(found: Mapping[str, Any]) -> None:
     """All models that were ever measured here, ready for a page."""
     for objective in COSTS:
-        print(f"\n| {objective} | planned | best, us a row | planned | balanced | {' | '.join(RULES.values())} |")
+        print(f"\n| {objective} | planned | us a row | of the best | balanced | {' | '.join(RULES.values())} |")
         print("|---" * (5 + len(RULES)) + "|")
         for name, model in found["models"].items():
             group = model["final"][objective]
-            best = group[PLANNED]["us"] / group[PLANNED]["times"]
-            cells = [f"{group[role]['times']:.2f}" if role in group else "-" for role in (PLANNED, BALANCED, *RULES)]
-            print(f"| {name} | {group[PLANNED]['way']} | {best:.1f} | {' | '.join(cells)} |")
+            way, us = group[PLANNED]["way"].replace(" cpu", ""), group[PLANNED]["us"]
+            cells = [
+                f"{group[role]['times']:.2f}" if role in group else absent(model, role)
+                for role in (PLANNED, BALANCED, *RULES)
+            ]
+            print(f"| {name} | {way} | {us:.1f} | {' | '.join(cells)} |")
+
+
+def absent(model: Mapping[str, Any], rule: str) -> str:
+    """Why there is no figure for a rule."""
+    mark = {ALWAYS_OPENVINO: "openvino ", ALWAYS_INT8: " int8 "}.get(rule, rule)
+    reasons = [reason for reason, ways in model["left_out"].items() if mark in ways]
+    if not reasons:
+        return "none"
+    return "strays" if any("strays" in reason for reason in reasons) else "refuses"
 
 
 def keep(found: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:

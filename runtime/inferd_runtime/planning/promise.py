@@ -26,7 +26,7 @@ THREADS_GAIN, SHARING_GAIN = 2.0, 1.25
 # What halving them gains a lone request: waking threads takes long enough to matter where runs are short.
 FEWER_GAIN, FEWER_GAIN_SHORT, SHORT_US = 1.15, 2.0, 1000.0
 # What fixed rows gain, and what a session for one caller alone gains over one of several streams.
-FIXED_GAIN, INLINE_GAIN = 1.5, 2.0
+FIXED_GAIN, INLINE_GAIN = 2.0, 2.0
 # What handing a job to another thread and back costs at least.
 HOP_US = 50.0
 

@@ -1,9 +1,10 @@
 """What a batch size that adapts is worth beside fixed ones: `python -m bench.batching [--models mlp,encoder]`.
 
-Closed loops of 1 to 64 callers ask a lane in this process, once with the size that adapts from the measured curve and
-once with each fixed size, a cap that never changes. Rounds go through all of them in turn; a figure is the median of
-its rounds. At every load the adaptive size is to reach 0.95 of the best fixed one, which is another at each load and
-which nobody knows beforehand; and at one connection nothing may wait longer than with a batch size of one.
+Closed loops of 1 to 64 callers ask lanes in this process: one whose size adapts from the measured curve, and one for
+each fixed size, a cap that never changes. Short rounds go through all of them in changing order. At every load the
+adaptive size is to reach 0.95 of the fixed one with the best median, which is another at each load and which nobody
+knows beforehand: the ratio is the median of the rounds' ratios. At one connection nothing may wait longer than with a
+batch size of one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 
-from bench.lanes import Pace, Served, find_model, keep_asking
+from bench.lanes import ClosedLoop, Pace, Served, find_model
 from inferd_runtime.job import Job
 from inferd_runtime.scheduling.lane import Lane
 from tests.models.fetch import cache_root
@@ -20,6 +21,7 @@ from tests.models.fetch import cache_root
 FIXED = (1, 2, 4, 8, 16, 32)
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
 BOUND = 0.95
+WARM_UP_S = 0.03
 # At one connection: medians of the same thing differ by so much between two runs on a busy machine.
 WAIT_SLACK_US = 20.0
 Deliver = Callable[[Sequence[Job]], None]
@@ -38,20 +40,19 @@ def fixed(served: Served, rows: int) -> Callable[[Deliver], Lane]:
     return make
 
 
-def measure(served: Served, callers: int, rounds: int, seconds: float) -> dict[int, Pace]:
-    """Median figures by batch size; 0 is the one that adapts."""
-    makers: dict[int, Callable[[Deliver], Lane]] = {0: lambda deliver: served.lane(deliver, FIXED[-1])}
-    makers |= {rows: fixed(served, rows) for rows in FIXED}
-    found: dict[int, list[Pace]] = {size: [] for size in makers}
+def measure(loops: dict[int, ClosedLoop], callers: int, rounds: int, seconds: float) -> dict[int, list[Pace]]:
+    """Figures of each round by batch size; 0 is the one that adapts."""
+    found: dict[int, list[Pace]] = {size: [] for size in loops}
+    sizes = list(loops)
     for turn in range(rounds):
-        order = list(makers) if turn % 2 == 0 else list(makers)[::-1]
-        for size in order:
-            found[size].append(keep_asking(served, makers[size], callers, seconds))
-    return {size: middle(paces) for size, paces in found.items()}
+        at = turn * 3 % len(sizes)
+        for size in sizes[at:] + sizes[:at]:
+            found[size].append(loops[size].run(callers, seconds, WARM_UP_S))
+    return found
 
 
-def middle(paces: Sequence[Pace]) -> Pace:
-    return Pace(*(statistics.median(getattr(pace, name) for pace in paces) for name in Pace.__slots__))
+def middle(paces: Sequence[Pace], name: str) -> float:
+    return float(statistics.median(getattr(pace, name) for pace in paces))
 
 
 def report(served: Served, callers: Sequence[int], rounds: int, seconds: float) -> list[str]:
@@ -64,19 +65,23 @@ def report(served: Served, callers: Sequence[int], rounds: int, seconds: float) 
         + f"{'ratio':>8}"
     )
     checks = []
+    loops = {0: ClosedLoop(served, lambda deliver: served.lane(deliver, FIXED[-1]))}
+    loops |= {rows: ClosedLoop(served, fixed(served, rows)) for rows in FIXED}
     for count in callers:
-        found = measure(served, count, rounds, seconds)
-        best = max(found[rows].per_s for rows in FIXED)
-        ratio = found[0].per_s / best
-        rates = "".join(f"{found[rows].per_s:>10.0f}" for rows in FIXED)
-        print(f"{count:>7}{found[0].per_s:>12.0f}{found[0].mean_rows:>6.1f}{rates}{ratio:>8.3f}", flush=True)
-        checks.append(
-            check(f"{served.model.name}, {count} callers: of the best fixed size", ratio, ratio >= BOUND, BOUND)
-        )
+        found = measure(loops, count, rounds, seconds)
+        rates = {size: middle(paces, "per_s") for size, paces in found.items()}
+        best = max(FIXED, key=rates.__getitem__)
+        ratio = statistics.median(a.per_s / b.per_s for a, b in zip(found[0], found[best], strict=True))
+        cells = "".join(f"{rates[rows]:>10.0f}" for rows in FIXED)
+        print(f"{count:>7}{rates[0]:>12.0f}{middle(found[0], 'mean_rows'):>6.1f}{cells}{ratio:>8.3f}", flush=True)
+        name = f"{served.model.name}, {count} callers: of the best fixed size"
+        checks.append(check(name, ratio, ratio >= BOUND, BOUND))
         if count == 1:
-            extra = found[0].wait_us - found[1].wait_us
+            extra = statistics.median(a.wait_us - b.wait_us for a, b in zip(found[0], found[1], strict=True))
             name = f"{served.model.name}, 1 caller: longer wait than with one row, us"
             checks.append(check(name, extra, extra <= WAIT_SLACK_US, WAIT_SLACK_US))
+    for loop in loops.values():
+        loop.close()
     return checks
 
 
@@ -90,8 +95,8 @@ def main() -> None:
     arguments.add_argument("--models", default="mlp,encoder")
     arguments.add_argument("--engine", default="onnxruntime", choices=["onnxruntime", "openvino"])
     arguments.add_argument("--callers", default=",".join(map(str, CALLERS)))
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=float, default=0.5, help="of each closed loop")
+    arguments.add_argument("--rounds", type=int, default=14)
+    arguments.add_argument("--seconds", type=float, default=0.12, help="of each closed loop")
     given = arguments.parse_args()
     checks = []
     for name in given.models.split(","):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.batching import FIXED, check
-from bench.lanes import Served, find_model, keep_asking
+from bench.lanes import ClosedLoop, Served, find_model
 from inferd_runtime.errors import DeadlineExceeded, Overloaded
 from inferd_runtime.job import Job
 from tests.models.fetch import cache_root
@@ -82,7 +82,9 @@ def measure(served: Served, given: argparse.Namespace, deadline_s: float) -> dic
     """Medians over rounds for one deadline."""
     ratios, inferd, naive = [], [], []
     for turn in range(given.rounds):
-        capacity = keep_asking(served, lambda deliver: served.lane(deliver, FIXED[-1]), CALLERS, given.seconds).per_s
+        loop = ClosedLoop(served, lambda deliver: served.lane(deliver, FIXED[-1]))
+        capacity = loop.run(CALLERS, given.seconds, WARM_UP_S).per_s
+        loop.close()
         per_s = given.load * capacity
         inferd.append(offer(served, per_s, deadline_s, given.seconds, turn, is_naive=False))
         naive.append(offer(served, per_s, deadline_s, given.seconds, turn, is_naive=True))

@@ -27,7 +27,6 @@ Array = np.ndarray[Any, Any]
 
 MAX_ROWS = 64
 _CURVE_RUNS = 15
-_WARM_UP_S = 0.3
 _ANSWER_S = 30.0
 
 
@@ -107,26 +106,33 @@ class Pace:
     mean_rows: float
 
 
-def keep_asking(
-    served: Served, make_lane: Callable[[Callable[[Sequence[Job]], None]], Lane], callers: int, seconds: float
-) -> Pace:
-    """So many callers ask again as soon as they have their answer, all on this thread, as on an event loop."""
-    answers: SimpleQueue[Sequence[Job]] = SimpleQueue()
-    lane = make_lane(answers.put)
-    for _ in range(callers):
-        lane.submit(served.job())
-    done: list[Job] = []
-    start = time.perf_counter() + _WARM_UP_S
-    while (now := time.perf_counter()) < start + seconds:
-        jobs = answers.get(timeout=_ANSWER_S)
-        if now >= start:
-            done += jobs
-        for _ in jobs:
-            lane.submit(served.job())
-    took_s = now - start
-    lane.drain(_ANSWER_S)
-    lane.close()
-    return _sum_up(done, took_s)
+class ClosedLoop:
+    """Callers who ask again as soon as they have their answer, all on one thread, as on an event loop."""
+
+    def __init__(self, served: Served, make_lane: Callable[[Callable[[Sequence[Job]], None]], Lane]) -> None:
+        self._served = served
+        self._answers: SimpleQueue[Sequence[Job]] = SimpleQueue()
+        self._lane = make_lane(self._answers.put)
+
+    def run(self, callers: int, seconds: float, warm_up_s: float) -> Pace:
+        """So many callers for so long; all have their answers in the end."""
+        for _ in range(callers):
+            self._lane.submit(self._served.job())
+        done: list[Job] = []
+        start = time.perf_counter() + warm_up_s
+        while (now := time.perf_counter()) < start + seconds:
+            jobs = self._answers.get(timeout=_ANSWER_S)
+            if now >= start:
+                done += jobs
+            for _ in jobs:
+                self._lane.submit(self._served.job())
+        took_s = now - start
+        while callers:
+            callers -= len(self._answers.get(timeout=_ANSWER_S))
+        return _sum_up(done, took_s)
+
+    def close(self) -> None:
+        self._lane.close()
 
 
 def _sum_up(done: Sequence[Job], took_s: float) -> Pace:

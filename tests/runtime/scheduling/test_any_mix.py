@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,23 +13,28 @@ from hypothesis import strategies as st
 from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded, EngineFault, InferdError, Overloaded
 from inferd_runtime.job import Array
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
+from inferd_runtime.spec import Shape
 from inferd_runtime.stats import ModelStats
 from tests.runtime.scheduling.sessions import FREE, DoublingSession, Receiver, assert_right, job, make_lane
 
 
 @dataclass(frozen=True)
 class Step:
-    """One caller: what they send and how they behave. `is_poison`: their values fail the engine."""
+    """One caller: what they send and how they behave. `is_poison`: their values fail the engine. `left_us`: until the
+    deadline, 0 for none."""
 
     rows: int
     width: int
     outputs: tuple[str, ...]
     is_poison: bool
     cancels: int  # after so many further callers; negative: never
-    is_hasty: bool
+    left_us: int
+    principal: str
+    priority: int
     turns: int
 
 
+IDLE = Shape(streams=1, threads=2, batch=4, rows=0, run_us=10.0)
 steps = st.lists(
     st.builds(
         Step,
@@ -37,7 +43,9 @@ steps = st.lists(
         outputs=st.sampled_from([(), (), ("total",), ("double",), ("total", "double")]),
         is_poison=st.sampled_from([False] * 9 + [True]),
         cancels=st.sampled_from([-1, -1, -1, 0, 1, 3]),
-        is_hasty=st.sampled_from([False] * 9 + [True]),
+        left_us=st.sampled_from([0] * 6 + [-1, 20, 200, 1_000_000]),
+        principal=st.sampled_from("ab"),
+        priority=st.integers(0, 2),
         turns=st.integers(0, 2),
     ),
     max_size=40,
@@ -50,9 +58,12 @@ def fail_on_poison(x: Array, answers: list[Array]) -> list[Array]:
     return answers
 
 
-def play(mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_by_close: bool) -> None:
+def play(
+    mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_by_close: bool, has_idle: bool = False
+) -> None:
     """Send the whole mix through one lane and hold every promise against what came back."""
     due: list[Callable[[], None]] = []
+    idle_session = DoublingSession(fail_on_poison) if has_idle else None
     session, receiver, stats = DoublingSession(fail_on_poison), Receiver(), ModelStats("model", 1)
     held, budget = ByteBudget(1 << 20), CoreBudget(2)
     lane = make_lane(
@@ -66,13 +77,20 @@ def play(mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_
         streams=streams,
         batch=8,
         defer=due.append if is_inline else None,
+        idle_session=idle_session,
+        idle=IDLE if has_idle else None,
     )
     accepted, refused = [], []
     all_jobs = []
     for i, step in enumerate(mix):
         value = float("nan") if step.is_poison else float(i)
         one = job(
-            *[value] * step.rows, width=step.width, outputs=step.outputs, deadline_ns=1 if step.is_hasty else None
+            *[value] * step.rows,
+            width=step.width,
+            outputs=step.outputs,
+            deadline_ns=time.monotonic_ns() + step.left_us * 1000 if step.left_us else None,
+            principal=step.principal,
+            priority=step.priority,
         )
         all_jobs.append(one)
         try:
@@ -94,9 +112,9 @@ def play(mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_
     lane.close()
 
     assert sorted(map(id, receiver.jobs)) == sorted(map(id, accepted))
-    kinds: tuple[type[InferdError], ...] = (
-        (Cancelled, EngineFault, Closed) if ends_by_close else (Cancelled, EngineFault)
-    )
+    kinds: tuple[type[InferdError], ...] = (Cancelled, EngineFault, DeadlineExceeded)
+    if ends_by_close:
+        kinds += (Closed,)
     for one in accepted:
         if one.error is None:
             assert_right(one)
@@ -106,6 +124,8 @@ def play(mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_
                 assert np.isnan(one.inputs["x"]).any()
             if isinstance(one.error, Cancelled):
                 assert one.is_cancelled
+            if isinstance(one.error, DeadlineExceeded):
+                assert one.deadline_ns is not None
     seen = stats.snapshot()
     good = [one for one in accepted if one.error is None]
     assert seen.success_count == len(good) == sum(seen.latency_counts)
@@ -116,6 +136,7 @@ def play(mix: list[Step], *, is_inline: bool, streams: int, max_jobs: int, ends_
     )
     assert (held.held, budget.used, lane.waiting, lane.running) == (0, 0, 0, 0)
     assert session.is_closed
+    assert idle_session is None or (idle_session.is_closed and idle_session.most_running <= 1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -126,7 +147,7 @@ def test_inline(mix: list[Step], max_jobs: int, ends_by_close: bool) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(steps, st.integers(1, 3), st.sampled_from([2, 100]), st.booleans())
-def test_workers(mix: list[Step], streams: int, max_jobs: int, ends_by_close: bool) -> None:
-    """On workers that run as they like."""
-    play(mix, is_inline=False, streams=streams, max_jobs=max_jobs, ends_by_close=ends_by_close)
+@given(steps, st.integers(1, 3), st.sampled_from([2, 100]), st.booleans(), st.booleans())
+def test_workers(mix: list[Step], streams: int, max_jobs: int, ends_by_close: bool, has_idle: bool) -> None:
+    """On workers that run as they like, with and without a session for lone jobs."""
+    play(mix, is_inline=False, streams=streams, max_jobs=max_jobs, ends_by_close=ends_by_close, has_idle=has_idle)

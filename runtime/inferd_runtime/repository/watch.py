@@ -49,7 +49,12 @@ class Watcher:
                 self._on_change()
 
     def _watch(self, there: dict[Path, int]) -> None:
-        """Watch until stopped, until other roots are there, or until it fails."""
+        """Watch until stopped, until other roots are there, or until it fails.
+
+        What changed between seeing the roots and watching them is told by nobody, so the first return of the watch
+        counts as a change, whatever it says.
+        """
+        is_first = True
         try:
             for changes in watch(
                 *there,
@@ -63,7 +68,8 @@ class Watcher:
                 ignore_permission_denied=True,
             ):
                 self.is_failing = False
-                if changes:
+                if changes or is_first:
+                    is_first = False
                     self._on_change()
                 if self._there() != there:
                     return

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +191,22 @@ def test_where_watching_fails_folders_are_looked_through(
     onnx_models.identity(root / "m.onnx")
     eventually(lambda: opener.opened == [("m", 1)])
     repository.close()
+
+
+def test_a_change_while_the_watch_is_set_up_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after the roots were seen and before they are watched is looked for as well."""
+    real, is_made, told = watch_module.watch, threading.Event(), threading.Event()
+
+    def late(*roots: Path, **options: Any) -> Iterator[set[tuple[watchfiles.Change, str]]]:
+        (tmp_path / "m.onnx").write_bytes(b"early")
+        is_made.set()
+        return real(*roots, **options)
+
+    monkeypatch.setattr(watch_module, "watch", late)
+    watcher = Watcher([tmp_path], lambda: told.set() if is_made.is_set() else None, recheck_s=0.1)
+    watcher.start()
+    assert told.wait(10)
+    watcher.stop()
 
 
 def test_the_watch_stops_at_once(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Daemon:
         env: dict[str, str] | None = None,
         tls: bool = True,
         preexec_fn: Any = None,
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.models = models or folder / "models"
@@ -53,6 +54,7 @@ class Daemon:
         # Measuring whenever the machine is calm would come in the way of tests that count on a plan, or on time.
         self._env = {**os.environ, "INFERD_PLANNING_MODE": "off", **(env or {})}
         self._preexec_fn = preexec_fn
+        self._prefix = prefix  # a command that runs the daemon elsewhere, under the same process id
         self._told = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -65,7 +67,8 @@ class Daemon:
     def start(self, *, wait: bool = True) -> Daemon:
         """Start the daemon and wait until it serves."""
         listen = [part for url in self._listen for part in ("--listen", url)]
-        command = [INFERD, "serve", "--models", str(self.models), "--state", str(self.state), *listen, *self._args]
+        serve = [INFERD, "serve", "--models", str(self.models), "--state", str(self.state)]
+        command = [*self._prefix, *serve, *listen, *self._args]
         self._told = len(self.log())
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -6,9 +6,10 @@ VENV    := $(if $(filter cuda,$(ENGINES)),.venv-cuda,.venv)
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/pip --disable-pip-version-check
 LOCKS   := packaging/locks
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit models docs lock wheel bench gpu-check clean
+.PHONY: help demo setup dev test lint types check unit models docs lock wheel wheelhouse deb bench gpu-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,7 +34,6 @@ demo: setup  ## serve the bundled INT8 model, send it real digits, show what cam
 	@$(BIN)/inferd demo
 
 test: lint types unit  ## lint, types and all tests
-
 check: lint types  ## lint and types
 
 lint: dev  ## ruff (import contracts run as a test)
@@ -61,13 +61,18 @@ gpu-check: $(VENV)/.$(if $(filter cuda,$(ENGINES)),setup,dev)  ## CUDA and Tenso
 wheel: dev  ## build the wheel into dist/
 	$(BIN)/hatchling build -t wheel
 
+wheelhouse: setup  ## fetch what the packages carry, by checksum, into build/wheelhouse
+	@$(BIN)/python packaging/build wheelhouse
+
+deb: export PIP_NO_INDEX := 1
+deb: export PIP_FIND_LINKS := $(CURDIR)/build/wheelhouse
+deb: setup  ## build dist/*.deb from the wheelhouse, without a network
+	@$(BIN)/python packaging/build deb
+
 lock:  ## resolve the lock files anew (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -c $(LOCKS)/cpu.txt \
-	  --extra cuda --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
+	$(COMPILE) --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
+	$(COMPILE) -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
+	$(COMPILE) -c $(LOCKS)/cpu.txt --extra cuda --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
 
 clean:  ## remove the environment and build output
 	rm -rf .venv .venv-cuda dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,7 +18,7 @@ from inferd.errors import Unauthenticated
 INFERD = str(Path(sys.executable).with_name("inferd"))
 
 
-def until(condition: Callable[[], object], timeout_s: float = 15) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 45) -> None:
     """Wait for something that another process does, looking again every 20 ms; the test fails when it does not come."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -78,7 +78,7 @@ class Daemon:
             self.wait_ready()
         return self
 
-    def wait_ready(self, timeout_s: float = 30) -> None:
+    def wait_ready(self, timeout_s: float = 80) -> None:
         """Wait for the summary, which comes when every model is up or has failed; raises with the log when it died."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
@@ -89,7 +89,7 @@ class Daemon:
             time.sleep(0.05)
         raise AssertionError("not ready in time:\n" + self.log())
 
-    def stop(self, timeout_s: float = 20) -> int:
+    def stop(self, timeout_s: float = 45) -> int:
         """SIGTERM, then wait; SIGKILL only when that does not help, which fails the test."""
         if self.process is None:
             return 0

@@ -23,7 +23,7 @@ from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import answer, connected, infer_bytes, request
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 
 def test_callers_that_vanish_harm_nobody(fresh: Daemon) -> None:
@@ -59,7 +59,7 @@ def test_a_model_that_kills_the_daemon_as_it_loads(fresh: Daemon) -> None:
     """The next start leaves it out and says why; the other models serve, and an explicit load tries it again."""
     onnx_models.looping(fresh.models / "never" / "1" / "model.onnx", always=1 << 40)
     fresh.start(wait=False)
-    until(fresh.socket.exists)
+    until(lambda: fresh.socket.exists() and fresh.ca.exists())
 
     def is_loading() -> bool:
         with fresh.client() as client:

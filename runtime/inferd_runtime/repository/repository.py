@@ -74,7 +74,7 @@ class Repository:
         self._rescan_s = rescan_s
         self._drain_s = drain_s
         self._clock = clock
-        self._began = clock()
+        self._waited_since: float | None = None
         self._wake = threading.Event()
         self._first_round = threading.Event()
         self._is_closing = False
@@ -209,11 +209,15 @@ class Repository:
                 command.done.set_exception(error)
             else:
                 self._pending.append(command)
+        begin = self._clock()
         is_waiting = self._keeper.tend(lambda: bool(self._commands) or self._is_closing)
+        end = self._clock()
         self._pending = [command for command in self._pending if not self._settle(command)]
         if self._commands or self._drained:
             return 0.0
-        if not is_waiting or self._clock() - self._began > _FIRST_ROUND_SETTLES * self._settle_s:
+        # Only waiting counts: while one model loads slowly, another may still have to settle.
+        self._waited_since = end if self._waited_since is None else self._waited_since + (end - begin)
+        if not is_waiting or end - self._waited_since > _FIRST_ROUND_SETTLES * self._settle_s:
             self._first_round.set()
         if is_waiting:
             return self._settle_s

@@ -122,7 +122,8 @@ def test_shells_complete(words: str, found: str) -> None:
 def test_ctrl_c_is_130_without_a_trace() -> None:
     """A command that is interrupted ends as shells expect."""
     waiting = "import inferd_agent.cli.version as v, signal, os; v.metadata.version = lambda _: os.kill(os.getpid(), 2)"
-    code = f"{waiting}\nfrom inferd_agent.cli import main; main(['version'])"
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # shells ignore it for what runs behind them
+    code = f"{waiting}\n{heard}\nfrom inferd_agent.cli import main; main(['version'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 128 + signal.SIGINT
     assert "Traceback" not in done.stderr

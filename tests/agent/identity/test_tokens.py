@@ -186,7 +186,7 @@ def test_the_file_is_plain_json(store: TokenStore) -> None:
     assert token_id(new_token("0123abcd")) == "0123abcd"
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_pipe_in_place_of_the_file_keeps_nobody_waiting(store: TokenStore) -> None:
     """What is no regular file is refused at once, so that the file is followed again when it is back."""
     store.path.parent.mkdir()

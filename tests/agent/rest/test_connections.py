@@ -20,7 +20,7 @@ GOOD = infer_bytes("mlp", ROW)
 SLOW = infer_bytes("slow", np.ones((1, 512), np.float32))
 
 
-def until(claim: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(claim: Callable[[], bool], timeout_s: float = 45) -> None:
     """Wait for a condition."""
     end = time.monotonic() + timeout_s
     while not claim():

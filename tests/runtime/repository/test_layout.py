@@ -176,7 +176,7 @@ def test_bounds(tmp_path: Path) -> None:
     assert str(MAX_VERSION_FILES) in scan([tmp_path]).models["big"].unfit[1].reason
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_maze_of_links_is_not_walked(tmp_path: Path) -> None:
     """Links to the folder that they lie in multiply with every level; the version is refused, and soon."""
     put(tmp_path / "good.onnx")

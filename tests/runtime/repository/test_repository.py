@@ -538,6 +538,22 @@ def test_close_ends_the_wait_for_the_first_round(stage: Stage) -> None:
     assert found == [False]
 
 
+def test_a_slow_load_does_not_end_the_first_round(stage: Stage) -> None:
+    """However long one model takes to load, the others that are to settle still belong to the first round."""
+    stage.install("a")
+    stage.install("b")
+    stage.opener.before = lambda files: setattr(stage.clock, "now", stage.clock.now + 100)
+    for size in (4, 6, 5):
+        stage.install("b", width=size)
+        stage.look()
+        stage.clock.now += 1
+    assert stage.opener.opened == [("a", 1)]
+    assert not stage.repository.wait_loaded(0)
+    stage.settle()
+    assert stage.repository.wait_loaded(0)
+    assert width(stage, "b") == 5
+
+
 def test_a_refresh_swaps_without_a_gap(stage: Stage) -> None:
     """What serves is opened once more and replaced; a failure keeps the old one, and what does not serve is refused."""
     stage.install("m")

@@ -29,7 +29,7 @@ from tests import onnx_models
 from tests.runtime.repository.stage import Opener
 
 
-def eventually(claim: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def eventually(claim: Callable[[], bool], timeout_s: float = 45.0) -> None:
     """Wait until a claim holds."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
@@ -99,7 +99,7 @@ def answer(repository: Repository, name: str) -> np.ndarray:
 def test_models_come_change_and_go_by_themselves(live: Repository, root: Path, tmp_path: Path) -> None:
     """Added, changed and removed files, and a root that comes later, are followed without being asked."""
     live.start()
-    assert live.wait_loaded(5)
+    assert live.wait_loaded(30)
     assert live.models() == ()
     root.mkdir()
     onnx_models.identity(root / "a/1/model.onnx", shape=("N", 3))
@@ -187,7 +187,7 @@ def test_where_watching_fails_folders_are_looked_through(
     opener = Opener()
     repository = Repository([root], open_version=opener, cache_dir=tmp_path / "c", settle_s=0.05, rescan_s=3600)
     repository.start()
-    assert repository.wait_loaded(5)
+    assert repository.wait_loaded(30)
     onnx_models.identity(root / "m.onnx")
     eventually(lambda: opener.opened == [("m", 1)])
     repository.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from inferd.errors import BadAddress, TLSError
@@ -103,6 +104,18 @@ def _user_sockets(env: Mapping[str, str]) -> list[str]:
     return [f"{folder}/inferd/inferd.sock" for folder in (runtime, state) if folder.startswith("/")]
 
 
+class Verifier(Protocol):
+    """Whom to believe at the other end. A refusal comes out of the handshake, before a byte of a request is sent."""
+
+    def context(self) -> ssl.SSLContext:
+        """The TLS context for a new connection; may read files, so not for the event loop. Raises TLSError."""
+        ...
+
+    def refusal(self, address: Address, error: ssl.SSLError) -> TLSError:
+        """What a failed handshake means."""
+        ...
+
+
 class Trust:
     """The TLS context for an address; made anew when the CA's file has changed. Any thread may ask."""
 
@@ -123,6 +136,10 @@ class Trust:
             if self._context is None or stamp != self._stamp:
                 self._context, self._stamp = self._load(), stamp
             return self._context
+
+    def refusal(self, address: Address, error: ssl.SSLError) -> TLSError:
+        """A failed handshake in the caller's words."""
+        return TLSError(f"TLS with {address.url} failed: {error}")
 
     def _stamp_now(self) -> tuple[int, ...]:
         if self._ca is None:

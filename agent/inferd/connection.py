@@ -12,9 +12,9 @@ import ssl
 from collections.abc import Sequence
 from typing import NoReturn
 
-from inferd.address import Address, Trust
+from inferd.address import Address, Verifier
 from inferd.calls import Reply
-from inferd.errors import BadResponse, ConnectionFailed, InferdError, TLSError
+from inferd.errors import BadResponse, ConnectionFailed, InferdError
 from inferd.retry import Deadline
 
 MAX_HEAD_BYTES = 64 << 10
@@ -197,7 +197,7 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(rest[:3]), headers
 
 
-def connect(address: Address, trust: Trust, deadline: Deadline) -> Connection:
+def connect(address: Address, trust: Verifier, deadline: Deadline) -> Connection:
     """A new connection; raises ConnectionFailed (`is_unsent` where waiting may help), TLSError or DeadlineExceeded."""
     sock = _connect_socket(address, deadline)
     try:
@@ -213,7 +213,7 @@ def connect(address: Address, trust: Trust, deadline: Deadline) -> Connection:
         raise ConnectionFailed(f"{address.url} closed the connection: {error}", is_unsent=True) from error
     except ssl.SSLError as error:
         sock.close()
-        raise TLSError(f"TLS with {address.url} failed: {error}") from error
+        raise trust.refusal(address, error) from error
     except OSError as error:
         sock.close()
         raise ConnectionFailed(f"{address.url} closed the connection: {error}", is_unsent=True) from error

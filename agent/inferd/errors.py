@@ -14,7 +14,9 @@
     ├── BadResponse              the answer does not follow the protocol
     ├── BadAddress               the URL cannot be used
     └── ConnectionFailed         no answer: refused, reset, closed
-        └── TLSError             no trust, or no common ground
+        ├── TLSError             no trust, or no common ground
+        │   └── Untrusted        a device that is not, or no longer, the one that was trusted
+        └── NoDevice             nobody in a fleet can take the call
 
 `status` is None where no answer came. `request_id` is the server's, to be found in its log.
 """
@@ -107,6 +109,14 @@ class ConnectionFailed(InferdError):
 
 class TLSError(ConnectionFailed):
     """No trust, or no common ground."""
+
+
+class Untrusted(TLSError):
+    """A device that nobody trusted yet, or that shows another certificate than the trusted one."""
+
+
+class NoDevice(ConnectionFailed):
+    """Nobody in a fleet can take the call: the message says why, device by device."""
 
 
 _BY_STATUS: dict[int, type[InferdError]] = {

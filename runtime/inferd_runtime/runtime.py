@@ -22,7 +22,7 @@ from inferd_runtime.scheduling.courtesy import stand_back
 from inferd_runtime.scheduling.desk import Deliver
 from inferd_runtime.scheduling.devices import DeviceBudgets
 from inferd_runtime.scheduling.governor import Governor
-from inferd_runtime.scheduling.inline import Defer
+from inferd_runtime.scheduling.inline import Defer, ThreadLoad
 from inferd_runtime.scheduling.lane import Lane
 from inferd_runtime.scheduling.policy import MODES, Policy
 from inferd_runtime.scheduling.queue import QueueLimits
@@ -147,6 +147,7 @@ class Runtime:
         self._limits = QueueLimits(options.max_jobs, ByteBudget(options.max_queue_bytes))
         self._lock = threading.Lock()  # guards _lanes, _stats and the making of _ground
         self._lanes: list[Lane] = []
+        self._thread_load = ThreadLoad(time.monotonic_ns)
         self._stats: dict[tuple[str, int], ModelStats] = {}
         self._accepted_before = self._accepted_in_calm = 0
         self._is_draining = False
@@ -179,7 +180,7 @@ class Runtime:
 
         sampler = LoadSampler(self.machine, callers=self._callers)
         self._governor = Governor(
-            self._budget, self._policy, sampler.sample, is_idle=self._is_idle, chore=self._sweep_lanes
+            self._budget, self._policy, sampler.sample, is_idle=self._is_idle, chore=self._look_after_lanes
         )
         self._governor.start()
         self._repository.start()
@@ -368,9 +369,11 @@ class Runtime:
         with self._lock:
             return [lane for lane in self._lanes if not lane.is_closed]
 
-    def _sweep_lanes(self) -> None:
-        for lane in self._live_lanes():
+    def _look_after_lanes(self) -> None:
+        lanes = self._live_lanes()
+        for lane in lanes:
             lane.sweep()
+        self._budget.set_aside(self._thread_load.cores(sum(lane.inline_ns for lane in lanes)))
 
     def _is_calm(self) -> bool:
         """Nothing is loading or served, and the machine has all but nothing to do."""

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,14 @@ SAMPLES = 60
 
 
 @contextlib.contextmanager
-def running(folder: Path, **more: object) -> Iterator[tuple[Runtime, Receiver]]:
+def running(
+    folder: Path, defer: Callable[[Callable[[], None]], object] | None = None, **more: object
+) -> Iterator[tuple[Runtime, Receiver]]:
     """A runtime that serves `folder` and measures nothing."""
     receiver = Receiver()
     words: dict[str, object] = {"watch": False, "planning": "off", "governor": "fixed", **more}
     options = RuntimeOptions((folder / "models",), folder / "cache", **words)  # type: ignore[arg-type]
-    runtime = Runtime(options, deliver=receiver, settle_s=0.0)
+    runtime = Runtime(options, deliver=receiver, defer=defer, settle_s=0.0)
     runtime.start()
     try:
         assert runtime.wait_loaded(WAIT_S)
@@ -67,6 +69,25 @@ def test_no_more_threads_run_than_there_are_cores(tmp_path: Path) -> None:
         assert runtime.drain(WAIT_S)
         assert sum(one.success_count for one in runtime.stats()) == sent
     assert 1 <= statistics.median(seen) <= permits + 1
+
+
+def test_a_busy_submitting_thread_costs_a_core(tmp_path: Path) -> None:
+    """While inline runs keep their thread busy one core less is left for batches, and all again afterwards."""
+    onnx_models.slow(tmp_path / "models/m/1/model.onnx", layers=4, width=512)
+    (tmp_path / "models/m/model.toml").write_text('inline = "on"\nbatch = 1\nstreams = 1\nthreads = 1\n')
+    due: list[Callable[[], None]] = []
+    with running(tmp_path, defer=due.append, cores=2) as (runtime, _):
+        assert runtime.figures().core_used == 0
+        end = time.monotonic() + WAIT_S
+        while runtime.figures().core_used == 0:
+            assert time.monotonic() < end
+            runtime.submit(Job("m", {"x": np.zeros((1, 512), np.float32)}))
+            while due:
+                due.pop(0)()
+        pause = threading.Event()
+        while runtime.figures().core_used:
+            assert time.monotonic() < end + WAIT_S
+            pause.wait(0.02)
 
 
 @pytest.mark.parametrize("step_s", [-1e8, 1e8])

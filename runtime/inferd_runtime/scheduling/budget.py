@@ -3,6 +3,7 @@
 `CoreBudget` serves the lane that had the least of the cores (start-time fair queueing): a claim starts where its lane's
 last one ended in core time, or where the claim served last started if that is later. What is first in line is not
 overtaken, however much it wants.
+A core that work without permits keeps busy is set aside, so that no batch is given it.
 Invariant: except just after a shrink, no more permits are out than the budget's size. Any thread may call.
 """
 
@@ -48,7 +49,7 @@ class CoreBudget:
         self._line: list[tuple[float, int, Claim]] = []
         self._asked = 0
         self._served = 0.0  # where the claim served last started
-        self._size = size
+        self._size = self._room = size  # the room is what is not set aside
         self._used = 0
         self._is_closed = False
 
@@ -58,12 +59,13 @@ class CoreBudget:
 
     @property
     def used(self) -> int:
-        return self._used
+        """Permits that are out, and cores set aside."""
+        return self._used + self._size - self._room
 
     @property
     def free(self) -> int:
         """Permits that nobody holds."""
-        return max(0, self._size - self._used)
+        return max(0, self._room - self._used)
 
     @property
     def waiting(self) -> int:
@@ -73,7 +75,7 @@ class CoreBudget:
     def ask(self, permits: int, share: Share, run_ns: float, instead_of: Claim | None = None) -> Claim:
         """Claim `permits` for about `run_ns`, to be handed to `release` once `Claim.wait` said yes.
 
-        A wish beyond the budget's size is cut to the size, so that it can always run. `instead_of` is given back in the
+        A wish beyond the budget's room is cut to the room, so that it can always run. `instead_of` is given back in the
         same step, so that a lane which has more to do is in line before others are served.
         """
         with self._lock:
@@ -81,10 +83,10 @@ class CoreBudget:
                 self._used -= instead_of.granted
             if self._is_closed:
                 return Claim(permits)
-            wish = min(permits, self._size)
+            wish = min(permits, self._room)
             start = max(self._served, share.due)
             share.due = start + wish * run_ns
-            if not self._line and self._used + wish <= self._size:
+            if not self._line and self._used + wish <= self._room:
                 self._used += wish
                 self._served = start
                 return Claim(permits, wish)
@@ -100,7 +102,7 @@ class CoreBudget:
     def ask_now(self, permits: int, share: Share, run_ns: float) -> Claim | None:
         """A claim that is granted in full at once, or none."""
         with self._lock:
-            if self._line or self._is_closed or self._used + permits > self._size:
+            if self._line or self._is_closed or self._used + permits > self._room:
                 return None
             self._served = max(self._served, share.due)
             share.due = self._served + permits * run_ns
@@ -117,8 +119,17 @@ class CoreBudget:
     def resize(self, size: int) -> None:
         """Change the size now; running batches keep their permits until they return them."""
         with self._lock:
-            self._size = max(1, size)
-            self._admit()
+            self._fit(max(1, size), self._size - self._room)
+
+    def set_aside(self, cores: int) -> None:
+        """Leave so many cores to work that takes no permits; one at least stays for batches."""
+        with self._lock:
+            self._fit(self._size, cores)
+
+    def _fit(self, size: int, aside: int) -> None:
+        self._size = size
+        self._room = max(1, size - aside)
+        self._admit()
 
     def close(self) -> None:
         """Wake everyone in line empty-handed and grant nothing more; idempotent."""
@@ -131,8 +142,8 @@ class CoreBudget:
         """Serve the line from its head while it fits. The lock is held."""
         while self._line:
             start, _, claim = self._line[0]
-            wish = min(claim.wanted, self._size)
-            if self._used + wish > self._size:
+            wish = min(claim.wanted, self._room)
+            if self._used + wish > self._room:
                 return
             heappop(self._line)
             self._served = start

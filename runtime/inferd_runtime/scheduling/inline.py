@@ -1,7 +1,8 @@
 """A lane without threads: what gathered runs on the thread that submits, one short turn at a time.
 
-It takes no permits, since that thread is running anyway. `defer` brings the turns; only that thread calls. What was
-quick when it was warmed may be slow with other values: such a lane says so, and is left to worker threads.
+It waits for no permits, since that thread is running anyway; a thread that is busy with turns costs the others a core
+(`ThreadLoad`). `defer` brings the turns; only that thread calls. What was quick when it was warmed may be slow with
+other values: such a lane says so, and is left to worker threads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ INLINE_TURN_NS = 2_000_000
 # So many runs in a row that took so long are no accident: everybody else waits meanwhile.
 SLOW_RUN_NS = 20_000_000
 _SLOW_RUNS = 3
+# A thread that spends this part of its time in runs takes a core.
+_BUSY_SHARE = 0.5
 
 
 class InlineTurns:
@@ -34,6 +37,7 @@ class InlineTurns:
         self._clock = clock
         self._slow_runs = 0
         self.is_due = False
+        self.busy_ns = 0  # spent in runs, ever
 
     def call(self) -> None:
         """A job was put and no turn is due: see to it that one comes."""
@@ -53,7 +57,9 @@ class InlineTurns:
                 is_whole = desk.run(self._runner, batch)
                 queue.rest()
                 first = batch[0]
-                self._slow_runs = self._slow_runs + 1 if first.settled_ns - first.started_ns > SLOW_RUN_NS else 0
+                took_ns = first.settled_ns - first.started_ns
+                self.busy_ns += took_ns
+                self._slow_runs = self._slow_runs + 1 if took_ns > SLOW_RUN_NS else 0
                 desk.finish(batch, is_whole)
                 if self._slow_runs == _SLOW_RUNS:
                     self._give_up()
@@ -64,3 +70,17 @@ class InlineTurns:
             if clock() >= end:
                 self._defer(self._take_turn)
                 return
+
+
+class ThreadLoad:
+    """How many cores inline runs keep busy: none or one, for they share a thread."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._last = (clock(), 0)
+
+    def cores(self, busy_ns: int) -> int:
+        """Since the last call, given what all inline lanes spent in runs until now."""
+        then, before = self._last
+        self._last = now, _ = self._clock(), busy_ns
+        return int(busy_ns - before > _BUSY_SHARE * (now - then))

@@ -103,6 +103,11 @@ class Lane:
     def is_inline(self) -> bool:
         return self._inline is not None
 
+    @property
+    def inline_ns(self) -> int:
+        """Time spent in inline runs, ever."""
+        return 0 if self._inline is None else self._inline.busy_ns
+
     def submit(self, job: Job) -> None:
         """Accept the job, to be delivered later, or raise: InvalidRequest, Overloaded, DeadlineExceeded, Cancelled,
         Closed."""

@@ -32,6 +32,21 @@ def test_a_wish_beyond_the_size_is_cut() -> None:
     assert ask(CoreBudget(2), 8).granted == 2
 
 
+def test_a_core_set_aside_is_given_to_nobody() -> None:
+    """Batches have what is left, one core at least, and all again when it comes back."""
+    budget = CoreBudget(3)
+    budget.set_aside(1)
+    assert (budget.size, budget.used, budget.free) == (3, 1, 2)
+    assert ask(budget, 3).granted == 2
+    waiting = ask(budget, 1)
+    assert (waiting.granted, budget.ask_now(1, Share(), 1.0)) == (0, None)
+    budget.set_aside(0)
+    assert (waiting.granted, budget.used) == (1, 3)
+    budget.resize(1)
+    budget.set_aside(1)
+    assert (budget.free, budget.used) == (0, 3)
+
+
 def test_waiting_ends_when_permits_come_back() -> None:
     """Whoever waits in line goes on with the permits of whoever is done."""
     budget = CoreBudget(1)

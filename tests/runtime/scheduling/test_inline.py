@@ -10,7 +10,7 @@ import pytest
 from inferd_runtime.errors import Cancelled, Closed, DeadlineExceeded
 from inferd_runtime.job import Array
 from inferd_runtime.scheduling.budget import CoreBudget, Share
-from inferd_runtime.scheduling.inline import INLINE_TURN_NS, SLOW_RUN_NS
+from inferd_runtime.scheduling.inline import INLINE_TURN_NS, SLOW_RUN_NS, ThreadLoad
 from tests.runtime.scheduling.sessions import DoublingSession, Receiver, assert_right, job, make_lane
 
 
@@ -186,4 +186,31 @@ def test_drain_from_another_thread() -> None:
         loop.turn()
     draining.join(20)
     assert (answers, len(receiver.jobs)) == ([True], 50)
+    lane.close()
+
+
+def test_a_busy_thread_takes_a_core() -> None:
+    """Inline runs that fill half of the thread's time count as one core, however many lanes made them."""
+    clock = Clock()
+    load = ThreadLoad(clock)
+    told = []
+    for busy, passed in ((0, 100), (60, 100), (61, 100), (200, 100), (100, 100)):
+        clock.now += passed
+        told.append(load.cores(busy))
+    assert told == [0, 1, 0, 1, 0]
+
+
+def test_time_in_inline_runs_is_counted() -> None:
+    """A lane knows how long its runs held the thread."""
+    loop, clock = Loop(), Clock()
+
+    def behave(x: Array, answers: list[Array]) -> list[Array]:
+        clock.now += 700
+        return answers
+
+    lane = make_lane(DoublingSession(behave), Receiver(), defer=loop.call_soon, clock=clock, batch=1)
+    for _ in range(3):
+        lane.submit(job(1.0))
+    loop.turn()
+    assert lane.inline_ns == 2100
     lane.close()

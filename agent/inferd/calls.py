@@ -43,7 +43,10 @@ class Reply:
 
 @dataclass(slots=True)
 class Call(Generic[T]):
-    """One call. `encode` makes the body for an attempt that has so many seconds left. `headers` are its own."""
+    """One call. `encode` makes the body for an attempt that has so many seconds left. `headers` are its own.
+
+    `model`, and `version` where one is meant, tell a fleet who can take it.
+    """
 
     method: str
     path: str
@@ -51,6 +54,8 @@ class Call(Generic[T]):
     encode: Callable[[float], Body] | None = None
     is_repeatable: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
+    model: str | None = None
+    version: str | int | None = None
 
 
 class Result(Mapping[str, Array]):
@@ -111,7 +116,8 @@ def infer(
         return encode_request(arrays, wanted, told, id=request_id or "")
 
     headers = {TIMING: "1"} if timing else {}
-    return Call("POST", _model(model, version) + "/infer", _read_result, encode, headers=headers)
+    path = _model(model, version) + "/infer"
+    return Call("POST", path, _read_result, encode, headers=headers, model=model, version=version)
 
 
 def is_live() -> Call[bool]:
@@ -121,7 +127,8 @@ def is_live() -> Call[bool]:
 
 def is_ready(model: str | None, version: str | int | None) -> Call[bool]:
     """Whether the daemon, or one model, serves."""
-    return Call("GET", "/v2/health/ready" if model is None else _model(model, version) + "/ready", _is_ok)
+    path = "/v2/health/ready" if model is None else _model(model, version) + "/ready"
+    return Call("GET", path, _is_ok, model=model, version=version)
 
 
 def server_metadata() -> Call[dict[str, Any]]:
@@ -131,18 +138,18 @@ def server_metadata() -> Call[dict[str, Any]]:
 
 def metadata(model: str, version: str | int | None) -> Call[dict[str, Any]]:
     """Inputs, outputs and versions of a model."""
-    return Call("GET", _model(model, version), _read_object)
+    return Call("GET", _model(model, version), _read_object, model=model, version=version)
 
 
 def config(model: str, version: str | int | None) -> Call[dict[str, Any]]:
     """The model's configuration."""
-    return Call("GET", _model(model, version) + "/config", _read_object)
+    return Call("GET", _model(model, version) + "/config", _read_object, model=model, version=version)
 
 
 def stats(model: str | None, version: str | int | None) -> Call[dict[str, Any]]:
     """Counters of a model, or of all."""
     path = "/v2/models/stats" if model is None else _model(model, version) + "/stats"
-    return Call("GET", path, _read_object)
+    return Call("GET", path, _read_object, model=model, version=version)
 
 
 def index(*, ready: bool) -> Call[list[dict[str, Any]]]:
@@ -153,12 +160,12 @@ def index(*, ready: bool) -> Call[list[dict[str, Any]]]:
 
 def descriptions(model: str | None) -> Call[list[dict[str, Any]]]:
     """What inferd knows beyond the protocol: plan, vetoes, quantisation."""
-    return Call("GET", OURS if model is None else _model(model, None, OURS), _read_list)
+    return Call("GET", OURS if model is None else _model(model, None, OURS), _read_list, model=model)
 
 
 def evidence(model: str, version: str | int | None) -> Call[dict[str, Any]]:
     """How a model is run, what was measured for it, and how far a measuring is."""
-    return Call("GET", _model(model, version, OURS) + "/plan", _read_object)
+    return Call("GET", _model(model, version, OURS) + "/plan", _read_object, model=model, version=version)
 
 
 def measure(model: str, *, budget_s: float | None, thorough: bool) -> Call[dict[str, Any]]:

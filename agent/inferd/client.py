@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,37 +27,8 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 60.0
 
 
-class Client:
-    """Calls one daemon. Without arguments: INFERD_URL, else the local daemon's socket; INFERD_TOKEN; INFERD_CA.
-
-    `timeout_s` is for whole calls that give none. `retries`: how often to come back after 429 or 503. `wait_s`: how
-    long to wait for a daemon that is not listening yet.
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        token: str | None = None,
-        ca: str | os.PathLike[str] | None = None,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        retries: int = 0,
-        wait_s: float = 0.0,
-        max_connections: int = 16,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._address = parse_url(url or find_url())
-        self._trust = Trust(self._address, ca)
-        token = token if token is not None else os.environ.get("INFERD_TOKEN")
-        self._fixed = spell(fixed_headers(self._address.authority, token))
-        self._timeout_s = timeout_s
-        self._retries = retries
-        self._wait_s = wait_s
-        self._sleep = sleep
-        self._slots = threading.BoundedSemaphore(max_connections)
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
-        self._is_closed = False
+class Api(ABC):
+    """Every call of the API; the heirs tell how one is run: by one daemon, or by a fleet."""
 
     def __enter__(self) -> Self:
         return self
@@ -66,15 +38,12 @@ class Client:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        """Close the connections that are kept; those in use close when their call ends."""
-        self._is_closed = True
-        self._drop_idle()
+        """Close the connections."""
 
-    @property
-    def url(self) -> str:
-        """Where this client calls."""
-        return self._address.url
+    @abstractmethod
+    def _run(self, call: Call[T], timeout_s: float | None) -> T: ...
 
     def infer(
         self,
@@ -185,6 +154,49 @@ class Client:
             raise
         except ConnectionFailed:
             return False
+
+
+class Client(Api):
+    """Calls one daemon. Without arguments: INFERD_URL, else the local daemon's socket; INFERD_TOKEN; INFERD_CA.
+
+    `timeout_s` is for whole calls that give none. `retries`: how often to come back after 429 or 503. `wait_s`: how
+    long to wait for a daemon that is not listening yet.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: int = 0,
+        wait_s: float = 0.0,
+        max_connections: int = 16,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._address = parse_url(url or find_url())
+        self._trust = Trust(self._address, ca)
+        token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._fixed = spell(fixed_headers(self._address.authority, token))
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._wait_s = wait_s
+        self._sleep = sleep
+        self._slots = threading.BoundedSemaphore(max_connections)
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Close the connections that are kept; those in use close when their call ends."""
+        self._is_closed = True
+        self._drop_idle()
+
+    @property
+    def url(self) -> str:
+        """Where this client calls."""
+        return self._address.url
 
     def _run(self, call: Call[T], timeout_s: float | None) -> T:
         deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)

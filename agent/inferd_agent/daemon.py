@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import gc
 import logging
@@ -31,6 +32,7 @@ from inferd_agent.metrics import Metrics
 from inferd_agent.rest import RestApp
 from inferd_agent.summary import status_line, summary
 from inferd_agent.tls import TlsMaterial
+from inferd_agent.watchdog import Watchdog
 from inferd_runtime import Runtime, RuntimeOptions
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ FOLLOW_EVERY_S = 0.5
 RENEW_EVERY_S = 3600.0
 STATUS_EVERY_S = 10.0
 LOAD_REPORT_S = 600.0
+LOAD_STATUS_EVERY_S = 1.0
+STOP_SPARE_S = 10.0  # beside server.drain_s
 COLLECTOR_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -46,6 +50,7 @@ def serve(configuration: Callable[[], Loaded]) -> int:
     """Run until a signal ends it; the exit code. ConfigError where it cannot start."""
     loaded = configuration()
     logs.configure(loaded.config.log.level, loaded.config.log.format)
+    faulthandler.enable()  # where it hung, when the watchdog ends it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Daemon(loaded, configuration).run())
 
@@ -60,6 +65,7 @@ class Daemon:
         self._configuration = configuration
         self._notifier = notifier or systemd.Notifier()
         self._stop = asyncio.Event()
+        self._is_up = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
@@ -76,7 +82,7 @@ class Daemon:
             )
             for each in bound:
                 stack.callback(each.close)
-                if published := self._tls.publish(each.listener):
+                if (published := self._tls.publish(each.listener)) and not each.is_inherited:
                     stack.callback(published.unlink, missing_ok=True)
             self._bridge = Bridge(loop)
             stack.callback(self._bridge.close)
@@ -88,7 +94,8 @@ class Daemon:
             )
             stack.callback(self._runtime.close)
             self._bridge.bind(self._runtime)
-            self._identity = Identity(Path(config.state.dir) / "tokens.json", config.auth.peers, own_uid=os.geteuid())
+            self._watchdog = Watchdog(self._bridge, self._notifier)
+            self._identity = self._open_identity(config)
             self._rest = RestApp(config, self._bridge, self._identity, Metrics(self._runtime))
             for each in bound:
                 await self._rest.listen(each, self._tls.context_for(each.listener))
@@ -98,6 +105,7 @@ class Daemon:
             self._run_beside(self._follow_tokens())
             self._run_beside(self._renew_certificates())
             self._run_beside(self._tell_systemd())
+            self._run_beside(self._watchdog.watch())
             await self._stop.wait()
             await self._shut_down(config.server.drain_s)
         return 0
@@ -117,6 +125,16 @@ class Daemon:
         except OSError as error:
             raise ConfigError(f"state.dir {state}: cannot be used: {error.strerror}") from error
         return TlsMaterial(state / "tls", names=config.tls.names, cert=config.tls.cert, key=config.tls.key)
+
+    def _open_identity(self, config: Config) -> Identity:
+        """The tokens of the state folder, and those that systemd hands over as a credential."""
+        given = self._loaded.paths.credential("tokens.json")
+        return Identity(
+            Path(config.state.dir) / "tokens.json",
+            config.auth.peers,
+            own_uid=os.geteuid(),
+            given_tokens=Path(given) if given else None,
+        )
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,11 +156,15 @@ class Daemon:
 
     async def _announce(self, bound: Sequence[sockets.Bound]) -> None:
         """Once the first models are up (or failed): the summary for people, READY for systemd."""
-        self._notifier.status("loading models")
-        await asyncio.to_thread(self._runtime.wait_loaded, LOAD_REPORT_S)
+        end = asyncio.get_running_loop().time() + LOAD_REPORT_S
+        while not await asyncio.to_thread(self._runtime.wait_loaded, LOAD_STATUS_EVERY_S):
+            self._notifier.status(f"starting; {status_line(self._runtime.models())}")
+            if asyncio.get_running_loop().time() > end:
+                break
         _spare_the_collector()
         click.echo(summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path), err=True)
-        self._notifier.ready(status_line(self._runtime.models()))
+        self._is_up = True
+        self._notifier.ready(self._status())
 
     async def _follow_tokens(self) -> None:
         """Tokens that were made, rotated or revoked count at once, without a signal."""
@@ -160,12 +182,15 @@ class Daemon:
                 log.error("%s", error)
 
     async def _tell_systemd(self) -> None:
-        """STATUS= now and then, and the watchdog as often as it wants."""
-        every_s = min(STATUS_EVERY_S, (self._notifier.watchdog_s or STATUS_EVERY_S * 2) / 2)
+        """STATUS= now and then, once it serves."""
         while self._notifier.is_active:
-            await asyncio.sleep(every_s)
-            self._notifier.watchdog()
-            self._notifier.status(status_line(self._runtime.models()))
+            await asyncio.sleep(STATUS_EVERY_S)
+            if self._is_up:
+                self._notifier.status(self._status())
+
+    def _status(self) -> str:
+        models = status_line(self._runtime.models())
+        return self._watchdog.trouble or f"{models}; {self._bridge.pending} requests under way"
 
     async def _reload(self) -> None:
         """SIGHUP: what may change while running changes; a bad configuration changes nothing."""
@@ -186,11 +211,12 @@ class Daemon:
                 log.warning("changed, but taken only by a restart: %s", ", ".join(changes.restart))
             self._loaded = new
             log.info("reloaded; changed: %s", ", ".join(changes.live) or "nothing")
-        self._notifier.ready(status_line(self._runtime.models()))
+        if self._is_up:
+            self._notifier.ready(self._status())
 
     async def _shut_down(self, drain_s: float) -> None:
         """Finish what was accepted, within the time for it."""
-        self._notifier.stopping("finishing what was accepted")
+        self._notifier.stopping("finishing what was accepted", within_s=drain_s + STOP_SPARE_S)
         log.info("stopping; %d requests under way", self._bridge.pending)
         if not await self._rest.drain(drain_s):
             log.warning("%d requests were still under way after %g s", self._bridge.pending, drain_s)

@@ -279,4 +279,9 @@ def _reason(listener: Listener, error: OSError) -> str:
             return f"{listener.host} is not an address of this machine"
         case errno.EACCES:
             return f"not allowed to use port {listener.port}; ports below 1024 need a privilege"
+        case errno.EAFNOSUPPORT:
+            return (
+                "this process has no network; in systemd's unit add ListenStream= to inferd.socket, or take the drop-in"
+                " lan.conf (docs/operations.md)"
+            )
     return f"cannot listen: {error.strerror or error}"

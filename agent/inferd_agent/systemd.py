@@ -45,9 +45,10 @@ class Notifier:
         """A reload begins; `ready` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={self._monotonic_ns() // 1000}")
 
-    def stopping(self, status: str = "") -> None:
-        """The stop begins."""
-        self._send("STOPPING=1", status)
+    def stopping(self, status: str = "", *, within_s: float = 0.0) -> None:
+        """The stop begins; with `within_s` it may take so long, whatever the unit's TimeoutStopSec says."""
+        extension = f"\nEXTEND_TIMEOUT_USEC={round(within_s * 1e6)}" if within_s else ""
+        self._send(f"STOPPING=1{extension}", status)
 
     def watchdog(self) -> None:
         """Still alive; to be said at least every `watchdog_s`, better twice as often."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd_runtime.errors import Closed, ModelNotReady
-from inferd_runtime.job import Job
+from inferd_runtime.job import Array, Job
 from inferd_runtime.probe import Machine, probe
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
 from inferd_runtime.scheduling.courtesy import stand_back
@@ -149,7 +149,7 @@ class Runtime:
         self._lanes: list[Lane] = []
         self._thread_load = ThreadLoad(time.monotonic_ns)
         self._stats: dict[tuple[str, int], ModelStats] = {}
-        self._accepted_before = self._accepted_in_calm = 0
+        self._accepted_before = self._accepted_in_calm = self._discounted = 0
         self._is_draining = False
         self._governor: Governor | None = None
         self._repository = Repository(
@@ -236,6 +236,10 @@ class Runtime:
                 pass
         raise ModelNotReady(f"model {job.model!r} is being unloaded or replaced") from None
 
+    def discount(self, count: int) -> None:
+        """So many jobs are about to be submitted that are nobody's: they leave a calm machine calm."""
+        self._discounted += count
+
     # Models
 
     def describe(self, name: str, version: int | None = None) -> ModelDescription:
@@ -270,6 +274,13 @@ class Runtime:
         if self._is_draining:
             raise Closed("the daemon is shutting down")
         self._plans.measure(name, budget_s=budget_s, thorough=thorough)
+
+    def guess_inputs(self, name: str, version: int | None = None) -> Iterator[Mapping[str, Array]]:
+        """Inputs of small requests that the model may take, likely ones first. Raises ModelNotFound."""
+        from inferd_runtime.planning.inputs import made_up
+
+        spec = self._repository.describe(name, version).spec
+        return iter(()) if spec is None else (samples.requests[0] for samples in made_up(spec, most=1))
 
     def is_ready(self) -> bool:
         """Loaded, with no model failed or loading, and not draining."""
@@ -385,7 +396,7 @@ class Runtime:
         return sample.host_busy_cores < max(CALM_CORES, CALM_SHARE * sample.core_count)
 
     def _count_accepted(self) -> int:
-        return sum(lane.accepted for lane in self._live_lanes())
+        return sum(lane.accepted for lane in self._live_lanes()) - self._discounted
 
     def _available_bytes(self) -> int | None:
         sample = self._governor.latest if self._governor is not None else None

@@ -31,7 +31,7 @@ _AUDIT_RATE = Rate(per_s=1.0, burst=20)
 
 
 class Identity:
-    """Authenticates every request that is not open to all."""
+    """Authenticates every request that is not open to all. `given_tokens`: a second token file, which others write."""
 
     def __init__(
         self,
@@ -39,11 +39,13 @@ class Identity:
         peers: Iterable[PeerRule],
         *,
         own_uid: int,
+        given_tokens: Path | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own_uid = own_uid
-        self._tokens = BearerTokens(TokenStore(token_file, clock=clock), clock=clock)
+        files = [token_file, *([given_tokens] if given_tokens else [])]
+        self._tokens = BearerTokens(*(TokenStore(path, clock=clock) for path in files), clock=clock)
         self._peers = PeerPolicy(peers, own_uid=own_uid)
         self._rates = RateLimiter(clock=monotonic)
         self._audit_rate = RateLimiter(clock=monotonic)

@@ -1,8 +1,9 @@
-"""Verifies `Authorization` headers against the token file, and follows the file while the daemon runs.
+"""Verifies `Authorization` headers against the token files, and follows the files while the daemon runs.
 
 `verify` runs on the event loop and touches no file: one SHA-256 and one dict look-up by digest, which a caller cannot
 steer, so its timing tells nothing. `follow` and `reload` read the file on any one other thread and swap the whole
-knowledge in one assignment. A damaged file closes the door until it is mended.
+knowledge in one assignment. A damaged file closes the door until it is mended. Of two tokens with one id that of the
+first file counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from inferd_agent.errors import ConfigError, Unauthenticated
 from inferd_agent.identity.principals import Principal
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 4096
 _MAX_HEADER_CHARS = 256
 
-Signature = tuple[int, int, int] | None
+Signature = tuple[tuple[int, int, int] | None, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class _Known:
 class BearerTokens:
     """The tokens that are valid now. Construction raises ConfigError if the file is damaged."""
 
-    def __init__(self, store: TokenStore, *, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, *stores: TokenStore, clock: Callable[[], float] = time.time) -> None:
+        self._stores = stores
         self._clock = clock
         self._known = _Known(None, None)
         self.reload()
@@ -68,7 +70,7 @@ class BearerTokens:
         """Read the file now. ConfigError if it is damaged, and then no token is accepted."""
         signature = self._sign()
         try:
-            records = {record.id: record for record in self._store.read()}
+            records = {record.id: record for store in reversed(self._stores) for record in store.read()}
         except ConfigError:
             self._known = _Known(signature, None)
             raise
@@ -80,17 +82,21 @@ class BearerTokens:
             return False
         try:
             self.reload()
-            log.info("%d tokens read from %s", len(self), self._store.path)
+            log.info("%d tokens read from %s", len(self), ", ".join(str(store.path) for store in self._stores))
         except ConfigError as error:
             log.error("%s", error)
         return True
 
     def _sign(self) -> Signature:
-        try:
-            status = self._store.path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return tuple(_sign(store.path) for store in self._stores)
+
+
+def _sign(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _check(records: Mapping[str, TokenRecord] | None, authorization: str, now_s: float) -> tuple[Principal, float]:

@@ -100,8 +100,9 @@ def read_stored(folder: Path | None, spec: ModelSpec) -> tuple[Samples | None, s
     return None, "; ".join(notes[:3])
 
 
-def made_up(spec: ModelSpec, *, seed: int = 0) -> Iterator[Samples]:
-    """Guesses at inputs that the model takes, likely ones first: sizes for its free dimensions, and values."""
+def made_up(spec: ModelSpec, *, seed: int = 0, most: int = MADE_UP) -> Iterator[Samples]:
+    """Guesses at inputs that the model takes, likely ones first: sizes for its free dimensions, and values. Each has
+    `most` requests, fewer where they are large."""
     is_batched = spec.max_batch > 0
     shapings = list(_shapings(spec.inputs, is_batched))
     for shaping in shapings:
@@ -111,7 +112,7 @@ def made_up(spec: ModelSpec, *, seed: int = 0) -> Iterator[Samples]:
             size = sum(int(np.prod(shapes[t.name], dtype=np.float64)) * t.dtype.itemsize for t in spec.inputs)
             if size > MAX_BYTES:
                 continue
-            count = max(1, min(MADE_UP, MAX_BYTES // max(1, size)))
+            count = max(1, min(most, MAX_BYTES // max(1, size)))
             requests = tuple(
                 {t.name: _sealed(fill(t, shapes[t.name], random)) for t in spec.inputs} for _ in range(count)
             )

@@ -62,6 +62,19 @@ def test_the_daemons_user_and_root_may_do_all(open_identity: Open) -> None:
         identity.authenticate(None, None)
 
 
+def test_tokens_that_were_handed_over_count_beside_the_own_ones(store: TokenStore, clock: Clock) -> None:
+    """A second file, a credential of systemd's, is read and followed as the first is; each token works."""
+    given = TokenStore(store.path.with_name("given.json"), clock=clock)
+    (own, _), (theirs, _) = store.create("own", ["infer"]), given.create("theirs", ["read"])
+    identity = Identity(store.path, (), own_uid=OWN, given_tokens=given.path, clock=clock, monotonic=clock)
+    for token, name in ((own, "own"), (theirs, "theirs")):
+        assert identity.authenticate(f"Bearer {token}", STRANGER).name.endswith(name)
+    given.revoke("theirs")
+    assert identity.follow()
+    with pytest.raises(Unauthenticated):
+        identity.authenticate(f"Bearer {theirs}", STRANGER)
+
+
 @pytest.mark.parametrize(
     ("rule", "is_covered"),
     [

@@ -33,12 +33,14 @@ async def test_the_manager_hears_each_state(manager: tuple[socket.socket, str]) 
     notifier.reloading()
     notifier.watchdog()
     notifier.stopping()
-    assert [sock.recv(4096) for _ in range(5)] == [
+    notifier.stopping("nearly", within_s=2.5)
+    assert [sock.recv(4096) for _ in range(6)] == [
         b"READY=1\nSTATUS=3 models",
         b"STATUS=two lines",
         b"RELOADING=1\nMONOTONIC_USEC=5000",
         b"WATCHDOG=1",
         b"STOPPING=1",
+        b"STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000\nSTATUS=nearly",
     ]
 
 

@@ -9,10 +9,10 @@ LOCKS   := packaging/locks
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit models docs lock wheel wheelhouse deb bench gpu-check clean
+.PHONY: help demo setup dev test lint types check unit models docs lock wheel wheelhouse deb rpm bundle bench gpu-check clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("inferd needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
@@ -40,34 +40,26 @@ lint: dev  ## ruff (import contracts run as a test)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: dev  ## mypy --strict
-	$(BIN)/mypy
-
+types: dev ; $(BIN)/mypy  ## mypy --strict
 unit: dev models  ## all tests
 	$(BIN)/pytest -n auto --dist worksteal
 
 models: dev  ## fetch the test models by checksum and make their INT8 versions
 	$(BIN)/python -m tests.models.fetch
 
-docs: setup  ## write the generated pages
-	$(BIN)/inferd config --docs > docs/configuration.md
-
-bench: dev models  ## overhead against a bare echo and the raw engine
-	$(BIN)/python -m bench.overhead
-
+docs: setup ; $(BIN)/inferd config --docs > docs/configuration.md  ## write the generated pages
+bench: dev models ; $(BIN)/python -m bench.overhead  ## overhead against a bare echo and the raw engine
 gpu-check: $(VENV)/.$(if $(filter cuda,$(ENGINES)),setup,dev)  ## CUDA and TensorRT against the CPU (use ENGINES=cuda)
 	$(BIN)/python -m bench.gpu_check
 
-wheel: dev  ## build the wheel into dist/
-	$(BIN)/hatchling build -t wheel
-
+wheel: dev ; $(BIN)/hatchling build -t wheel  ## build the wheel into dist/
 wheelhouse: setup  ## fetch what the packages carry, by checksum, into build/wheelhouse
 	@$(BIN)/python packaging/build wheelhouse
 
-deb: export PIP_NO_INDEX := 1
-deb: export PIP_FIND_LINKS := $(CURDIR)/build/wheelhouse
-deb: setup  ## build dist/*.deb from the wheelhouse, without a network
-	@$(BIN)/python packaging/build deb
+deb rpm bundle: export PIP_NO_INDEX := 1
+deb rpm bundle: export PIP_FIND_LINKS := $(CURDIR)/build/wheelhouse
+deb rpm bundle: setup  ## build packages in dist/ from the wheelhouse, without a network (bundle: MODELS=FOLDER)
+	@$(BIN)/python packaging/build $@ $(if $(MODELS),--models $(MODELS))
 
 lock:  ## resolve the lock files anew (needs uv)
 	$(COMPILE) --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in

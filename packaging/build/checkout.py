@@ -1,7 +1,8 @@
-"""What this checkout is: its root, version and date, and for which machines it is built."""
+"""What this checkout is, and what is built from it: the version, the date, and where everything lies."""
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -11,20 +12,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Debian's word for an architecture, and what its wheels are called.
+# Debian's word for an architecture, and what the kernel, wheels and RPM call it.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One architecture, and the minor versions of Python that the package serves, oldest first."""
+class Build:
+    """One build: for which machines, from what, and where to. `pythons` are minor versions, oldest first."""
 
     arch: str
     pythons: tuple[str, ...]
+    lock: Path
+    wheelhouse: Path
+    work: Path
+    dest: Path
+    models: Path
+    debs: tuple[Path, ...] = ()
 
     @property
     def machine(self) -> str:
-        """The kernel's and the wheels' word for the architecture."""
+        """The kernel's word for the architecture."""
         return ARCHITECTURES[self.arch]
 
 
@@ -41,18 +48,15 @@ def version() -> str:
     return found
 
 
+@functools.cache
 def epoch() -> int:
-    """Seconds that every file of a build is dated with: SOURCE_DATE_EPOCH, else the time of the last commit."""
+    """Seconds that all of one build is dated with: SOURCE_DATE_EPOCH, else the time of the last commit."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
-    return int(output("git", "log", "-1", "--format=%ct", cwd=ROOT))
+    command = ("git", "log", "-1", "--format=%ct")
+    return int(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
 
 
-def output(*command: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints. Raises CalledProcessError if it fails; its errors go to ours."""
-    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=cwd).stdout
-
-
-def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    """Run a command with variables beside our own. Raises CalledProcessError if it fails."""
-    subprocess.run(command, check=True, cwd=cwd, env=os.environ | (env or {}))
+def run(*command: str | Path, **env: str) -> None:
+    """Run a command in the checkout, dated, with variables beside our own. Raises CalledProcessError if it fails."""
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"SOURCE_DATE_EPOCH": str(epoch())} | env)

@@ -8,24 +8,23 @@ import shutil
 from pathlib import Path
 
 import tree
-from checkout import ROOT, Target, epoch, run, version
+from checkout import ROOT, Build, run, version
 
 _SCRIPTS = ROOT / "packaging/deb"
 
 
-def build(target: Target, wheelhouse: Path, dest: Path) -> Path:
-    """Build `inferd_VERSION_ARCH.deb` into `dest` and return its path."""
-    root = tree.lay(target, wheelhouse, ROOT / f"build/deb-{target.arch}")
-    _control(target, root)
+def build(build: Build) -> Path:
+    """Build `inferd_VERSION_ARCH.deb` into the destination and return its path."""
+    root = tree.lay(build, build.work / f"deb-{build.arch}")
+    _control(build, root)
     tree.normalise(root)
-    made = dest / f"inferd_{version()}_{target.arch}.deb"
-    # Threads would change the bytes with the number of cores.
-    pack = ("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zzstd", "-z12", "--build", root, made)
-    run(*pack, env={"SOURCE_DATE_EPOCH": str(epoch())})
+    made = build.dest / f"inferd_{version()}_{build.arch}.deb"
+    # More threads would give other bytes.
+    run("dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zzstd", "-z12", "--build", root, made)
     return made
 
 
-def _control(target: Target, root: Path) -> None:
+def _control(build: Build, root: Path) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     folder = root / "DEBIAN"
     folder.mkdir()
@@ -38,8 +37,8 @@ def _control(target: Target, root: Path) -> None:
     (folder / "conffiles").write_text("".join(f"/{path.relative_to(root)}\n" for path in conffiles))
     sums = (f"{_md5(path)}  {path.relative_to(root)}\n" for path in files if path not in conffiles)
     (folder / "md5sums").write_text("".join(sums))
-    facts = {"version": version(), "arch": target.arch, "size_kib": _size_kib(files)}
-    control = (_SCRIPTS / "control").read_text().format(**facts, pythons=_python_relation(target.pythons))
+    facts = {"version": version(), "arch": build.arch, "size_kib": _size_kib(files)}
+    control = (_SCRIPTS / "control").read_text().format(**facts, pythons=_python_relation(build.pythons))
     (folder / "control").write_text(control)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pages
 import wheels
-from checkout import ROOT, Target, epoch, run
+from checkout import ROOT, Build, epoch, run
 
 # Whose job these record is the package manager's now; they would also hold the paths of the machine that built.
 _PIP_RECORDS = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
@@ -28,19 +28,26 @@ main()
 """
 
 
-def lay(target: Target, wheelhouse: Path, work: Path) -> Path:
+def lay(build: Build, work: Path) -> Path:
     """Lay the whole tree under `work`, anew, and return its root. Raises CalledProcessError where a step fails."""
     shutil.rmtree(work, ignore_errors=True)
     root = work / "root"
-    _environment(target, wheelhouse, work, root / "opt/inferd")
+    _environment(build, own_wheel(work / "wheel"), root / "opt/inferd")
     _link(root / "usr/bin/inferd", "/opt/inferd/bin/inferd")
     _copy(ROOT / "packaging/etc/inferd.toml", root / "etc/inferd/inferd.toml")
-    _units(root / "usr/lib/systemd")
+    _units(root / "usr")
     _documents(root / "usr/share/doc/inferd")
-    for path, text in pages.written().items():
-        _write(root / path, text)
+    for path, content in pages.written().items():
+        _write(root / path, content)
     normalise(root)
     return root
+
+
+def own_wheel(folder: Path) -> Path:
+    """Build inferd's own wheel into a folder and return its path."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    (wheel,) = folder.glob("inferd-*.whl")
+    return wheel
 
 
 def normalise(root: Path) -> None:
@@ -54,12 +61,11 @@ def normalise(root: Path) -> None:
     os.utime(root, (when, when))
 
 
-def _environment(target: Target, wheelhouse: Path, work: Path, prefix: Path) -> None:
-    wheel = _own_wheel(work)
+def _environment(build: Build, wheel: Path, prefix: Path) -> None:
     laid: list[Path] = []
-    for python in target.pythons:
+    for python in build.pythons:
         site_packages = prefix / f"lib/python{python}/site-packages"
-        wheels.install(target, python, wheelhouse, wheel, site_packages)
+        wheels.install(build, python, wheel, site_packages)
         shutil.rmtree(site_packages / "bin", ignore_errors=True)
         for path in site_packages.glob("*.dist-info/*"):
             if path.name in _PIP_RECORDS:
@@ -70,14 +76,6 @@ def _environment(target: Target, wheelhouse: Path, work: Path, prefix: Path) -> 
     _write(prefix / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n")
     _write(prefix / "bin/inferd", _LAUNCHER)
     (prefix / "bin/inferd").chmod(0o755)
-
-
-def _own_wheel(work: Path) -> Path:
-    folder = work / "wheel"
-    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
-    run(*build, cwd=ROOT, env={"SOURCE_DATE_EPOCH": str(epoch())})
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def _share(folder: Path, others: list[Path]) -> None:
@@ -93,12 +91,12 @@ def _share(folder: Path, others: list[Path]) -> None:
                 break
 
 
-def _units(folder: Path) -> None:
-    """Units lie in `systemd/` as they lie under /usr/lib/systemd/system, but for `user/`."""
+def _units(usr: Path) -> None:
+    """The system's units, those for a user, and drop-ins that an administrator copies."""
+    folders = {"user": usr / "lib/systemd/user", "drop-ins": usr / "share/inferd/drop-ins"}
     for path in sorted((ROOT / "systemd").rglob("*")):
-        inner = path.relative_to(ROOT / "systemd")
         if path.is_file():
-            _copy(path, folder / inner if inner.parts[0] == "user" else folder / "system" / inner)
+            _copy(path, folders.get(path.parent.name, usr / "lib/systemd/system") / path.name)
 
 
 def _documents(folder: Path) -> None:
@@ -116,9 +114,9 @@ def _copy(source: Path, to: Path) -> None:
     shutil.copyfile(source, to)
 
 
-def _write(to: Path, text: str) -> None:
+def _write(to: Path, content: str | bytes) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(text)
+    to.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def _link(path: Path, to: str) -> None:

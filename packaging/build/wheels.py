@@ -11,64 +11,65 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from checkout import ROOT, Target, run
+from checkout import Build, run
 from packaging.requirements import Requirement
 
-LOCK = ROOT / "packaging/locks/cpu.txt"
 # What builds inferd's own wheel is in the lock too, for `make setup`; nothing that is installed needs it.
 BUILD_ONLY = frozenset({"hatchling", "pathspec", "pluggy", "tomlkit", "trove-classifiers"})
-# The oldest C library that we install on: Debian 12's, with every older standard that wheels are built to.
-_GLIBC_MINOR = 36
+# The C library of Debian 12, and the oldest standards that wheels are still built to.
+_GLIBC_MINORS = range(36, 4, -1)
+_OLD_STANDARDS = ("manylinux2014", "manylinux2010", "manylinux1")
 
 
-def fetch(target: Target, wheelhouse: Path) -> None:
-    """Download the wheels of the lock for every Python of the target, and for the one that builds."""
-    wheelhouse.mkdir(parents=True, exist_ok=True)
-    for python in target.pythons:
-        lock = _written_lock(wheelhouse.parent, target, python, frozenset())
-        _pip("download", "--dest", wheelhouse, *_for_python(target, python), "--requirement", lock)
-    _pip("download", "--dest", wheelhouse, "--only-binary", ":all:", "--requirement", LOCK)
+def fetch(build: Build) -> None:
+    """Download the wheels of the lock for every Python of the build, and for the one that builds."""
+    build.wheelhouse.mkdir(parents=True, exist_ok=True)
+    for python in build.pythons:
+        lock = _lock_for(build, python, without=frozenset())
+        _pip("download", "--dest", build.wheelhouse, *_for(build, python), "--require-hashes", "--requirement", lock)
+    own = ("--only-binary", ":all:", "--require-hashes", "--requirement", build.lock)
+    _pip("download", "--dest", build.wheelhouse, *own)
 
 
-def install(target: Target, python: str, wheelhouse: Path, inferd: Path, site_packages: Path) -> None:
+def install(build: Build, python: str, inferd: Path, site_packages: Path) -> None:
     """Lay inferd's wheel and everything it needs into `site_packages`; nothing is fetched, nothing is run."""
-    lock = _written_lock(wheelhouse.parent, target, python, BUILD_ONLY)
-    offline = ("--no-index", "--find-links", wheelhouse, *_for_python(target, python))
-    where = ("--target", site_packages, "--no-compile", "--no-warn-script-location")
-    _pip("install", *offline, *where, "--requirement", lock)
-    _pip("install", "--no-index", *_for_python(target, python, is_ours=True), *where, inferd)
+    lock = _lock_for(build, python, without=BUILD_ONLY)
+    common: tuple[str | Path, ...] = ("--no-index", *_for(build, python), "--target", site_packages, "--no-compile")
+    _pip("install", *common, "--find-links", build.wheelhouse, "--require-hashes", "--requirement", lock)
+    _pip("install", *common, "--upgrade", inferd)
 
 
 def _pip(command: str, *args: str | Path) -> None:
     run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", command, "--no-deps", *args)
 
 
-def _for_python(target: Target, python: str, *, is_ours: bool = False) -> list[str]:
-    legacy = ("manylinux2014", "manylinux2010", "manylinux1")
-    names = [*(f"manylinux_2_{minor}" for minor in range(_GLIBC_MINOR, 4, -1)), *legacy]
-    platforms = [word for name in names for word in ("--platform", f"{name}_{target.machine}")]
-    hashes = [] if is_ours else ["--require-hashes"]
-    python_words = ["--implementation", "cp", "--python-version", python, "--ignore-requires-python"]
-    return ["--only-binary", ":all:", *python_words, *platforms, *hashes]
+def _for(build: Build, python: str) -> list[str]:
+    """Options that make pip choose wheels for a machine and a Python that it does not run on."""
+    standards = [*(f"manylinux_2_{minor}" for minor in _GLIBC_MINORS), *_OLD_STANDARDS]
+    platforms = [word for standard in standards for word in ("--platform", f"{standard}_{build.machine}")]
+    wanted = ["--implementation", "cp", "--python-version", python, "--ignore-requires-python"]
+    return ["--only-binary", ":all:", *wanted, *platforms]
 
 
-def _written_lock(folder: Path, target: Target, python: str, without: frozenset[str]) -> Path:
-    path = folder / f"lock-{target.arch}-{python}.txt"
+def _lock_for(build: Build, python: str, *, without: frozenset[str]) -> Path:
+    """Write the pins that hold for this Python, and return where."""
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
         "sys_platform": "linux",
-        "platform_machine": target.machine,
+        "platform_machine": build.machine,
     }
-    lines = [line for name, line in _pinned(LOCK.read_text(), environment) if name not in without]
-    path.write_text("\n".join(lines) + "\n")
+    pinned = _pinned(build.lock.read_text(), environment)
+    build.work.mkdir(parents=True, exist_ok=True)
+    path = build.work / f"lock-{build.arch}-{python}.txt"
+    path.write_text("".join(f"{line}\n" for name, line in pinned if name not in without))
     return path
 
 
 def _pinned(lock: str, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The names and pins, with hashes and without markers, that hold in this environment."""
+    """The names, and the pins with their hashes but without markers, that hold in this environment."""
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         text, *hashes = line.split("--hash=")
         requirement = Requirement(text.strip())

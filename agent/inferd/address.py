@@ -8,7 +8,9 @@ http://127.0.0.1:port plain, on loopback only: a token must not cross a network 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from inferd.errors import BadAddress, TLSError
 
 SYSTEM_SOCKET = "/run/inferd/inferd.sock"
 DEFAULT_PORTS = {"https": 443, "http": 80}
+# How long a daemon may take from its first caller to its first answer, where systemd listens for it.
+STARTING_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ def _user_sockets(env: Mapping[str, str]) -> list[str]:
 class Verifier(Protocol):
     """Whom to believe at the other end. A refusal comes out of the handshake, before a byte of a request is sent."""
 
-    def context(self) -> ssl.SSLContext:
-        """The TLS context for a new connection; may read files, so not for the event loop. Raises TLSError."""
+    def context(self, within_s: float = STARTING_S) -> ssl.SSLContext:
+        """The TLS context for a new connection; may read files and wait so long, so not for the event loop. Raises
+        TLSError."""
         ...
 
     def refusal(self, address: Address, error: ssl.SSLError) -> TLSError:
@@ -125,14 +130,21 @@ class Trust:
         given = os.fspath(ca) if ca else env.get("INFERD_CA") or None
         self._ca = given or (f"{address.path}.ca.pem" if address.path is not None else None)
         self._is_system = self._ca is None
+        self._path = address.path if given is None else None
         self._lock = Lock()
         self._stamp: tuple[int, ...] = ()
         self._context: ssl.SSLContext | None = None
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, within_s: float = STARTING_S) -> ssl.SSLContext:
         """Reads the file when needed, so not for the event loop. Raises TLSError when it is not there or no CA."""
         with self._lock:
-            stamp = self._stamp_now()
+            try:
+                stamp = self._stamp_now()
+            except TLSError:
+                if self._path is None:
+                    raise
+                _wait_until_up(self._path, min(within_s, STARTING_S))
+                stamp = self._stamp_now()
             if self._context is None or stamp != self._stamp:
                 self._context, self._stamp = self._load(), stamp
             return self._context
@@ -160,3 +172,15 @@ class Trust:
         if not self._is_system:
             context.minimum_version = ssl.TLSVersion.TLSv1_3
         return context
+
+
+def _wait_until_up(path: str, within_s: float) -> None:
+    """Until whoever listens on a socket answers a TLS greeting, in whatever way: systemd listens before the daemon is
+    there, and the daemon puts its CA beside the socket before it answers."""
+    greeting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    greeting.check_hostname = False
+    greeting.verify_mode = ssl.CERT_NONE  # nothing is said to it and nothing believed
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(within_s)
+        sock.connect(path)
+        greeting.wrap_socket(sock).close()

@@ -203,7 +203,7 @@ def connect(address: Address, trust: Verifier, deadline: Deadline) -> Connection
     try:
         if address.server_name is not None:
             sock.settimeout(deadline.left_s())
-            sock = trust.context().wrap_socket(sock, server_hostname=address.server_name)
+            sock = trust.context(deadline.left_s()).wrap_socket(sock, server_hostname=address.server_name)
         return Connection(sock)
     except TimeoutError:
         sock.close()

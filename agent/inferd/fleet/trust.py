@@ -82,7 +82,7 @@ class DeviceTrust:
         self._device = device
         self._context = pinned_context(anchors)
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, within_s: float = 0.0) -> ssl.SSLContext:
         """The same for all connections to the device."""
         return self._context
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import shutil
 import socket
 import threading
@@ -268,3 +269,29 @@ def test_closing_while_a_call_runs_harms_it_not(site: Site) -> None:
     thread.join(10)
     assert len(results) == 1
     assert not client._idle
+
+
+@both_kinds
+async def test_a_daemon_that_systemd_is_starting_is_waited_for(
+    kind: str, tmp_path: Path, certificates: tuple[Path, Path]
+) -> None:
+    """The socket listens before the daemon is there and its CA beside it: the first caller waits for both."""
+    ca, leaf = certificates
+    path = tmp_path / "s.sock"
+    listening = unix_socket(path)
+    listening.listen()
+    async with Both(kind, f"unix:{path}", token=TOKEN) as client:
+        call = asyncio.create_task(client.call("server_metadata"))
+        await asyncio.to_thread(select.select, [listening], [], [], 10)
+        shutil.copy(ca, f"{path}.ca.pem")
+        with serving(Server(), [(listening, server_context(leaf))]):
+            assert (await call)["name"] == "inferd"
+            await client.close()
+
+
+@both_kinds
+async def test_without_a_ca_a_daemon_that_is_up_is_not_waited_for(kind: str, site: Site) -> None:
+    """A plain listener called with TLS is told at once."""
+    async with Both(kind, site.plain_unix.partition("?")[0], token=TOKEN) as client:
+        with pytest.raises(errors.TLSError, match="no CA certificate"):
+            await client.call("server_metadata")

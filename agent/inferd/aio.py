@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import aiohttp
 
@@ -18,10 +18,13 @@ from inferd import calls
 from inferd.address import Address, Trust, find_url, parse_url
 from inferd.calls import Call, Result
 from inferd.channel import Channel, UnixTLSConnector
-from inferd.client import DEFAULT_TIMEOUT_S
+from inferd.client import DEFAULT_TIMEOUT_S, DEFAULT_WAIT_S
 from inferd.errors import ConnectionFailed, InferdError, TLSError
 from inferd.protocol import Parameter
 from inferd.retry import Attempts, Deadline
+
+if TYPE_CHECKING:
+    from inferd.fleet.aio import AsyncFleetClient
 
 T = TypeVar("T")
 
@@ -173,6 +176,28 @@ class AsyncClient(AsyncApi):
         self._timeout_s = timeout_s
         self._retries = retries
         self._wait_s = wait_s
+
+    @staticmethod
+    def discover(
+        model: str | None = None,
+        *,
+        token: str | None = None,
+        trust: str | os.PathLike[str] | None = None,
+        interfaces: Sequence[str] = (),
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        wait_s: float = DEFAULT_WAIT_S,
+        hedge_s: float | None = None,
+        max_connections: int = 16,
+    ) -> AsyncFleetClient:
+        """The devices of this LAN as one client; as `inferd.Client.discover`. Looking begins with the first call."""
+        from inferd.fleet.aio import AsyncFleetClient, find_fleet
+
+        return AsyncFleetClient(
+            find_fleet(
+                model, token=token, trust=trust, interfaces=interfaces, timeout_s=timeout_s, wait_s=wait_s,
+                hedge_s=hedge_s, max_connections=max_connections,
+            )
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Close all connections."""

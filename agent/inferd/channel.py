@@ -143,8 +143,9 @@ class Channel:
     async def close(self) -> None:
         """Close all connections; what is under way breaks. Another request opens anew."""
         session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if session is not None and session.connector is not None:
+            # Not the session's own close: a request that aiohttp repeats would find it without a connector.
+            await session.connector.close()
 
     async def exchange(self, call: Call[Any], deadline: Deadline) -> Reply:
         """Send a request and read its answer."""

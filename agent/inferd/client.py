@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from inferd import calls
 from inferd.address import Trust, find_url, parse_url
@@ -23,8 +23,13 @@ from inferd.protocol import Parameter
 from inferd.retry import Attempts, Deadline
 from inferd.wire import fixed_headers, spell, write_head
 
+if TYPE_CHECKING:
+    from inferd.fleet.client import FleetClient
+
 T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 60.0
+# How long a call waits for a fleet of which nobody can take it: a device that restarts, or is not found yet.
+DEFAULT_WAIT_S = 5.0
 
 
 class Api(ABC):
@@ -187,6 +192,34 @@ class Client(Api):
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._is_closed = False
+
+    @staticmethod
+    def discover(
+        model: str | None = None,
+        *,
+        token: str | None = None,
+        trust: str | os.PathLike[str] | None = None,
+        interfaces: Sequence[str] = (),
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        wait_s: float = DEFAULT_WAIT_S,
+        hedge_s: float | None = None,
+        max_connections: int = 16,
+    ) -> FleetClient:
+        """The devices of this LAN that are trusted and serve `model` (any model without), called as one.
+
+        `trust`: the file that `inferd trust` writes, if not the usual one. `wait_s`: how long a call waits while no
+        device can take it. `hedge_s`: after so long without an answer a call goes to a second device as well, and the
+        first answer counts. `max_connections`: to each device.
+        """
+        from inferd.fleet.aio import find_fleet
+        from inferd.fleet.client import FleetClient
+
+        return FleetClient(
+            find_fleet(
+                model, token=token, trust=trust, interfaces=interfaces, timeout_s=timeout_s, wait_s=wait_s,
+                hedge_s=hedge_s, max_connections=max_connections,
+            )
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the connections that are kept; those in use close when their call ends."""

@@ -34,6 +34,9 @@ GAIN = 0.1
 MAX_SURPRISE = 4.0
 MAX_TIMED = 64
 
+HEDGED_SHARE = 0.1
+MAX_CREDIT = 10.0
+
 FIRST_OUT_S = 0.25
 LONGEST_OUT_S = 10.0
 # An engine's faults may be the request's; so many in a row are the device's.
@@ -98,13 +101,17 @@ class Lease:
 
 
 class Pool:
-    """The trusted devices of a fleet."""
+    """The devices of a fleet; with a `model`, only those are used that serve it."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, rng: Random | None = None) -> None:
+    def __init__(
+        self, model: str | None = None, *, clock: Callable[[], float] = time.monotonic, rng: Random | None = None
+    ) -> None:
+        self._model = model
         self._clock = clock
         self._rng = rng or Random()  # noqa: S311  no secret hangs on it
         self._members: dict[tuple[object, ...], Member] = {}
         self._announced: dict[str, Member] = {}
+        self._credit = MAX_CREDIT
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -148,7 +155,7 @@ class Pool:
             and each.device.state != "draining"
             and each.rest_until_s <= now
             and each not in avoid
-            and each.serves(model, version)
+            and self._is_wanted(each, model, version)
         ]
         if len(able) < 2:
             return able[0] if able else None
@@ -158,12 +165,16 @@ class Pool:
         other = able[self._draw(weights)]
         return other if other.in_flight < one.in_flight else one
 
+    def _is_wanted(self, member: Member, model: str | None, version: str | int | None) -> bool:
+        return member.serves(self._model, None) and member.serves(model, version)
+
     def begin(self, member: Member, path: str) -> Lease:
         """A call goes there."""
         now = self._clock()
         if not member.in_flight:
             member.heard_s = now
         member.in_flight += 1
+        self._credit = min(MAX_CREDIT, self._credit + HEDGED_SHARE)
         return Lease(member, path, now)
 
     def answered(self, lease: Lease) -> None:
@@ -175,8 +186,18 @@ class Pool:
         member.time(lease.path, now - lease.began_s)
 
     def abandoned(self, lease: Lease) -> None:
-        """The call was given up by whoever made it; that says nothing about the device."""
+        """The call was given up by whoever made it, because another device was faster, say."""
         lease.member.in_flight -= 1
+        took_s = self._clock() - lease.began_s
+        if took_s > (lease.member.latency_s(lease.path) or 0.0):
+            lease.member.time(lease.path, took_s)
+
+    def take_credit(self) -> bool:
+        """Whether one more call may be sent twice: a share of all calls, so that a slow fleet is not made slower."""
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
 
     def failed(self, lease: Lease, error: InferdError) -> None:
         """The call came back with an error: draw the consequences for the device."""
@@ -246,7 +267,7 @@ class Pool:
             return member.refusal
         if member.device.state == "draining":
             return "draining"
-        if not member.serves(model, version):
+        if not self._is_wanted(member, model, version):
             return "does not serve it"
         return f"busy for {member.rest_until_s - now:.1f} s more" if member.rest_until_s > now else "failed just now"
 

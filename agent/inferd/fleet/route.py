@@ -52,7 +52,7 @@ class Route:
         self._deadline = deadline
         self._clock = clock
         self._wait_until_s = clock() + wait_s
-        self._tried: set[Member] = set()
+        self._tried: set[Member] = set()  # and those where it is under way
         self._begun = 0
         self._error: InferdError | None = None
 
@@ -65,6 +65,7 @@ class Route:
         call = self._call
         member = self._pool.choose(call.model, call.version, call.path, self._tried)
         if member is not None:
+            self._tried.add(member)
             return member
         if self._tried and not isinstance(self._error, (ConnectionFailed, NotReady)):
             assert self._error is not None
@@ -75,11 +76,20 @@ class Route:
         self._pool.hurry()
         return None
 
-    def patience_s(self, member: Member) -> float:
-        """How long the attempt may take: all that is left, or half of it while another device could be asked."""
+    def hedge(self) -> Member | None:
+        """A second device, while the first has the call still under way; None where there is none, or no credit."""
+        call = self._call
+        member = self._pool.choose(call.model, call.version, call.path, self._tried)
+        if member is None or not self._pool.take_credit():
+            return None
+        self._tried.add(member)
+        return member
+
+    def patience_s(self) -> float:
+        """How long an attempt may take: all that is left, or half of it while another device could be asked."""
         left_s = self._deadline.left_s()
         call = self._call
-        other = self._pool.choose(call.model, call.version, call.path, {*self._tried, member})
+        other = self._pool.choose(call.model, call.version, call.path, self._tried)
         return left_s / 2 if other is not None and self._begun + 1 < MAX_BEGUN else left_s
 
     def failed(self, lease: Lease, error: InferdError, *, was_hung_up: bool = False) -> None:
@@ -95,7 +105,6 @@ class Route:
             self._begun += not was_hung_up
             if self._begun >= MAX_BEGUN:
                 raise error
-        self._tried.add(lease.member)
         self._error = error
 
     def _nobody(self) -> NoDevice:

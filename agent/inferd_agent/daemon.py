@@ -1,7 +1,7 @@
 """The daemon: builds every part once, starts them in order, stops them in reverse.
 
 Start: log, state folder, certificates, sockets, runtime, REST, models. Sockets are bound before models load: callers
-are told 503, never refused. Stop: take no more, finish what was accepted, close. Only this module knows all the others.
+are told 503, or wait where systemd holds the socket; none is refused. Stop: take no more, finish what was accepted, close. Only this module knows all the others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import uvloop
 from inferd_agent import logs, sockets, systemd
 from inferd_agent.bridge import Bridge
 from inferd_agent.config import Config, Loaded, diff
+from inferd_agent.discovery import Advertiser, Survey, default_name, find_lan, instance_id
 from inferd_agent.errors import ConfigError
 from inferd_agent.files import make_private_folder
 from inferd_agent.identity import Identity
@@ -41,6 +42,7 @@ FOLLOW_EVERY_S = 0.5
 RENEW_EVERY_S = 3600.0
 STATUS_EVERY_S = 10.0
 LOAD_REPORT_S = 600.0
+QUEUE_S = 30.0
 LOAD_STATUS_EVERY_S = 1.0
 STOP_SPARE_S = 10.0  # beside server.drain_s
 COLLECTOR_THRESHOLDS = (50_000, 20, 50)
@@ -67,6 +69,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._is_up = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._advertiser: Advertiser | None = None
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything."""
@@ -96,10 +99,13 @@ class Daemon:
             self._bridge.bind(self._runtime)
             self._watchdog = Watchdog(self._bridge, self._notifier)
             self._identity = self._open_identity(config)
-            self._rest = RestApp(config, self._bridge, self._identity, Metrics(self._runtime))
+            metrics = Metrics(self._runtime)
+            self._rest = RestApp(config, self._bridge, self._identity, metrics)
             for each in bound:
-                await self._rest.listen(each, self._tls.context_for(each.listener))
+                if not each.is_inherited:
+                    await self._listen(each)
             self._runtime.start()
+            self._advertise(bound, metrics.version)
             self._listen_to_signals(loop)
             self._run_beside(self._announce(bound))
             self._run_beside(self._follow_tokens())
@@ -136,6 +142,24 @@ class Daemon:
             given_tokens=Path(given) if given else None,
         )
 
+    def _advertise(self, bound: Sequence[sockets.Bound], version: str) -> None:
+        """Tell the LAN, once everything listens."""
+        config, lan = self._loaded.config, find_lan(bound)
+        if not config.lan.enabled or lan is None:
+            return
+        survey = Survey(self._runtime, version, partial(self._tls.fingerprint_for, lan.listener))
+        self._advertiser = Advertiser(
+            lan,
+            survey,
+            name=default_name(config.lan.name),
+            instance_id=instance_id(Path(config.state.dir) / "instance"),
+            interfaces=config.lan.interfaces,
+        )
+        self._advertiser.start()
+
+    async def _listen(self, bound: sockets.Bound) -> None:
+        await self._rest.listen(bound, self._tls.context_for(bound.listener))
+
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -155,14 +179,27 @@ class Daemon:
     # Beside the requests
 
     async def _announce(self, bound: Sequence[sockets.Bound]) -> None:
-        """Once the first models are up (or failed): the summary for people, READY for systemd."""
-        end = asyncio.get_running_loop().time() + LOAD_REPORT_S
-        while not await asyncio.to_thread(self._runtime.wait_loaded, LOAD_STATUS_EVERY_S):
-            self._notifier.status(f"starting; {status_line(self._runtime.models())}")
-            if asyncio.get_running_loop().time() > end:
+        """Once the first models are up (or failed): the summary for people, READY for systemd.
+
+        On sockets that systemd holds callers queue until then, so that a restart is not seen; not for ever, though.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        queueing = [each for each in bound if each.is_inherited]
+        while True:
+            is_loaded = await asyncio.to_thread(self._runtime.wait_loaded, LOAD_STATUS_EVERY_S)
+            waited_s = loop.time() - began_s
+            if is_loaded or waited_s > QUEUE_S:
+                while queueing:
+                    await self._listen(queueing.pop(0))
+            if is_loaded or waited_s > LOAD_REPORT_S:
                 break
+            self._notifier.status(f"starting; {status_line(self._runtime.models())}")
         _spare_the_collector()
-        click.echo(summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path), err=True)
+        lan = find_lan(bound) if self._advertiser is not None else None
+        shown = self._tls.fingerprint_for(lan.listener) if lan is not None else ""
+        text = summary(self._loaded, bound, self._runtime.models(), self._tls.ca_path, fingerprint=shown)
+        click.echo(text, err=True)
         self._is_up = True
         self._notifier.ready(self._status())
 
@@ -218,6 +255,8 @@ class Daemon:
         """Finish what was accepted, within the time for it."""
         self._notifier.stopping("finishing what was accepted", within_s=drain_s + STOP_SPARE_S)
         log.info("stopping; %d requests under way", self._bridge.pending)
+        if self._advertiser is not None:
+            await self._advertiser.close()
         if not await self._rest.drain(drain_s):
             log.warning("%d requests were still under way after %g s", self._bridge.pending, drain_s)
         await asyncio.to_thread(self._runtime.drain, 1.0)

@@ -14,12 +14,16 @@ from inferd_runtime import ModelDescription, State
 _EVERYWHERE = ("0.0.0.0", "[::]")  # noqa: S104  what to listen on, which nobody can call
 
 
-def summary(loaded: Loaded, bound: Sequence[Bound], models: Sequence[ModelDescription], ca: Path) -> str:
-    """The start-up text. `ca` is the local CA's certificate."""
+def summary(
+    loaded: Loaded, bound: Sequence[Bound], models: Sequence[ModelDescription], ca: Path, *, fingerprint: str = ""
+) -> str:
+    """The start-up text. `ca` is the local CA's certificate, `fingerprint` what the LAN sees."""
     lines = ["inferd is up", *(f"  listening  {each.url}" for each in bound)]
     lines += [f"  model      {_model(model)}" for model in models]
     if not models:
         lines.append(f"  no models  put one at {loaded.config.models.path[0]}/<name>.onnx; it is served as it lands")
+    if fingerprint:
+        lines.append(f"  lan        found by `inferd discover`, fingerprint {fingerprint}")
     lines.append(f"  state      {loaded.config.state.dir}")
     lines.append(f"  try        {curl(bound[0], ca)}")
     return "\n".join(lines)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from inferd.fleet.interfaces import Interface, find_interfaces, multicast_choices, nearest_first
+from inferd.fleet.interfaces import Interface, find_interfaces, multicast_choices, nearest_first, open_zeroconf
 from inferd.fleet.record import SERVICE, Device, from_txt
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class AsyncBrowser:
     async def start(self) -> None:
         """Begin to look; OSError where no multicast is to be had."""
         self._interfaces = await asyncio.to_thread(find_interfaces, self._patterns)
-        self._zeroconf = await open_zeroconf(self._interfaces)
+        self._zeroconf = open_zeroconf(self._interfaces)
         from zeroconf.asyncio import AsyncServiceBrowser
 
         self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._heard])
@@ -184,12 +183,3 @@ class Browser:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-async def open_zeroconf(interfaces: Sequence[Interface]) -> AsyncZeroconf:
-    """zeroconf on these interfaces, IPv6 too where the machine has it; OSError where there is no multicast."""
-    from zeroconf import IPVersion
-    from zeroconf.asyncio import AsyncZeroconf
-
-    version = IPVersion.All if socket.has_dualstack_ipv6() else IPVersion.V4Only
-    return AsyncZeroconf(interfaces=multicast_choices(interfaces), ip_version=version)

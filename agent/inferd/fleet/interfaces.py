@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ifaddr import Adapter
+    from zeroconf.asyncio import AsyncZeroconf
 
 _LEFT_OUT = (
     "lo", "docker*", "br-*", "veth*", "virbr*", "vnet*", "cni*", "flannel*", "cali*", "cilium*", "podman*", "lxc*",
@@ -71,6 +72,15 @@ def multicast_choices(interfaces: Iterable[Interface]) -> list[str | int]:
         if socket.has_dualstack_ipv6() and any(":" in address for address in interface.addresses):
             choices.append(interface.index)
     return choices
+
+
+def open_zeroconf(interfaces: Iterable[Interface]) -> AsyncZeroconf:
+    """zeroconf on these interfaces and the running loop, IPv6 too where the machine has it. OSError: no multicast."""
+    from zeroconf import IPVersion
+    from zeroconf.asyncio import AsyncZeroconf
+
+    version = IPVersion.All if socket.has_dualstack_ipv6() else IPVersion.V4Only
+    return AsyncZeroconf(interfaces=multicast_choices(interfaces), ip_version=version)
 
 
 def _is_wanted(name: str, patterns: Sequence[str]) -> bool:

@@ -81,6 +81,8 @@ def from_txt(
 
     An unknown load counts as busy and an unknown state as loading: who speaks a language of the future is used last.
     """
+    # Link-local addresses of IPv6 lead nowhere without the interface on which they were heard.
+    addresses = [each for each in addresses if "%" in each or not each.lower().startswith("fe80:")]
     values = {_text(key).lower(): _text(value) for key, value in txt.items() if value is not None}
     usable = usable_addresses(addresses)
     host = host.rstrip(".")
@@ -114,7 +116,7 @@ def from_txt(
 
 
 def usable_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Those that a device of the LAN can have, each once: IPv4, then IPv6, link-local last. A record must not send
+    """Those that a device of the LAN can have, each once: IPv4, then IPv6, then link-local. A record must not send
     anybody to loopback, to a group or to nowhere."""
     found: dict[str, IPv4Address | IPv6Address] = {}
     for text in addresses:
@@ -128,10 +130,10 @@ def usable_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(ordered[:MAX_ADDRESSES])
 
 
-def printable_name(name: str) -> str:
-    """A name that a terminal survives, in at most 63 bytes of UTF-8, as a DNS label has it; may be empty."""
+def printable_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    """A name that a terminal survives, in as many bytes of UTF-8 as a DNS label has; may be empty."""
     kept = "".join(letter for letter in name[: MAX_NAME_BYTES * 2] if letter.isprintable()).strip()
-    return kept.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore").strip()
+    return kept.encode("utf-8", "ignore")[:max_bytes].decode("utf-8", "ignore").strip()
 
 
 def _is_nobody(address: IPv4Address | IPv6Address) -> bool:

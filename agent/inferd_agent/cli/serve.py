@@ -15,9 +15,17 @@ import click
 @click.option(
     "--listen", multiple=True, metavar="URL", help="unix:/path or tcp:HOST:PORT; repeat. See below for ?tls=off."
 )
+@click.option(
+    "--lan", is_flag=True, default=None, help="Listen on the LAN and be found there by mDNS; callers need tokens."
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least severity logged.")
 def command(
-    file: Path | None, models: tuple[str, ...], state: str | None, listen: tuple[str, ...], log_level: str | None
+    file: Path | None,
+    models: tuple[str, ...],
+    state: str | None,
+    listen: tuple[str, ...],
+    lan: bool | None,
+    log_level: str | None,
 ) -> int:
     """Load the models of a folder and answer requests until SIGTERM or Ctrl-C.
 
@@ -27,6 +35,7 @@ def command(
 
     Listeners speak TLS 1.3. `unix:/path?tls=off` is allowed; `tcp:127.0.0.1:PORT?tls=off&insecure=on` works on loopback
     only. Without --listen there is one Unix socket for your own user. Models copied in later are served as they land.
+    --lan listens on TCP port 8470 of all addresses, with TLS, and announces the daemon to `inferd discover`.
     SIGHUP reloads the configuration, tokens and certificates; SIGTERM finishes what was accepted, then stops. Every
     setting: inferd config.
     """
@@ -37,6 +46,7 @@ def command(
         "models.path": models,
         "state.dir": state,
         "server.listen": listen,
+        "lan.enabled": lan,
         "log.level": log_level,
     }
 

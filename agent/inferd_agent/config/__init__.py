@@ -3,7 +3,7 @@
 Built once at the start; nothing below this room knows files, environment or flags.
 """
 
-from inferd_agent.config.listeners import Listener, is_loopback, parse_listener
+from inferd_agent.config.listeners import Listener, is_lan_listener, is_loopback, parse_listener
 from inferd_agent.config.load import Changes, Loaded, Origin, diff, load
 from inferd_agent.config.page import render_docs
 from inferd_agent.config.paths import SYSTEM_SOCKET, Paths
@@ -21,6 +21,7 @@ __all__ = [
     "PeerRule",
     "Scope",
     "diff",
+    "is_lan_listener",
     "is_loopback",
     "load",
     "parse_listener",

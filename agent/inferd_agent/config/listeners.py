@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -72,6 +73,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_lan_listener(listener: Listener) -> bool:
+    """Whether other machines can call it: TCP with TLS, not on loopback."""
+    return listener.kind == "tcp" and listener.tls and not is_loopback(listener.host)
+
+
+def lan_listener(port: int) -> Listener:
+    """All addresses, IPv6 too where the machine has it."""
+    return Listener("tcp", host="::" if socket.has_dualstack_ipv6() else "0.0.0.0", port=port)  # noqa: S104  asked for
 
 
 def _bad(url: str, reason: str) -> ConfigError:

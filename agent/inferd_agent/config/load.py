@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from inferd_agent.config.listeners import Listener, parse_listener
+from inferd_agent.config.listeners import Listener, is_lan_listener, lan_listener, parse_listener
 from inferd_agent.config.paths import Paths
 from inferd_agent.config.schema import Config, Key, PeerRule, keys, sections
 from inferd_agent.errors import ConfigError
@@ -234,7 +234,10 @@ def _listeners(config: Config, origin: Origin) -> tuple[Listener, ...]:
         except ConfigError as error:
             raise ConfigError(f"{origin}: server.listen: {error}") from None
         found[key] = listener
-    return tuple(found.values())
+    listeners = tuple(found.values())
+    if config.lan.enabled and not any(map(is_lan_listener, listeners)):
+        listeners += (lan_listener(config.lan.port),)
+    return listeners
 
 
 def _place(path: Path, text: str, section: str, name: str = "") -> str:

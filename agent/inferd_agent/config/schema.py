@@ -66,6 +66,32 @@ class Server(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[float, _key("How long a stop waits for accepted requests.", ge=0)] = 30.0
 
 
+class Lan(Struct, frozen=True, kw_only=True):
+    """Whether other devices find this one. On the LAN there is TLS always, and nothing but health without a token."""
+
+    enabled: Annotated[
+        bool,
+        _key("Listen on the LAN and announce it by mDNS as `_inferd._tcp`.", flag="--lan"),
+    ] = False
+    port: Annotated[
+        int,
+        _key(
+            "TCP port on all addresses; not used where `server.listen` names a TLS listener for the LAN, which is"
+            " announced instead. 0 takes any.",
+            ge=0,
+            le=65535,
+        ),
+    ] = 8470
+    interfaces: Annotated[
+        tuple[str, ...],
+        _key(
+            "Interfaces to announce on, with `*`. It does not narrow the listener.",
+            shown="all but those of containers, virtual machines and tunnels",
+        ),
+    ] = ()
+    name: Annotated[str, _key("Name to announce; a number is added where it is taken.", shown="the host's name")] = ""
+
+
 class Models(Struct, frozen=True, kw_only=True):
     """Which folders are served."""
 
@@ -194,6 +220,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole tree."""
 
     server: Server = Server()
+    lan: Lan = Lan()
     models: Models = Models()
     runtime: Runtime = Runtime()
     planning: Planning = Planning()

@@ -92,6 +92,11 @@ class TlsMaterial:
         found = {"ca": fingerprint(read_certificates(self.ca_path)[0]), "local": fingerprint(self._certificate)}
         return found | ({"own": fingerprint(self._own_certificate)} if self._own_certificate else {})
 
+    def fingerprint_for(self, listener: Listener) -> str:
+        """SHA-256 of the certificate that a listener's callers see now."""
+        own = self._own_certificate if listener.kind == "tcp" else None
+        return fingerprint(own or self._certificate)
+
     @property
     def host_names(self) -> HostNames:
         """What the local CA's certificate is good for."""
@@ -168,10 +173,11 @@ class TlsMaterial:
             authority = self._authority(host)
             if self._is_current(authority, host):
                 return False
-            pair = issue(self._signing(authority), host, self._clock())
-            write_all_atomically(
-                {self._key_path: (pair.key_pem, 0o600), self._cert_path: (pair.certificate_pem, 0o644)}
-            )
+            signing = self._signing(authority)
+            pair = issue(signing, host, self._clock())
+            # The CA goes along, so that whoever pins this host can believe its next certificate too.
+            chain = pair.certificate_pem + signing.certificate_pem
+            write_all_atomically({self._key_path: (pair.key_pem, 0o600), self._cert_path: (chain, 0o644)})
         except OSError as error:
             if not self._is_usable():
                 raise ConfigError(f"{self._folder}: cannot write certificates: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import ssl
@@ -65,6 +66,20 @@ def shake(server: ssl.SSLContext | None, ca: Path, name: str, **limits: ssl.TLSV
     return near
 
 
+def leaf_of(pem: str) -> bytes:
+    """The first certificate of a chain."""
+    return ssl.PEM_cert_to_DER_cert(pem.partition(ssl.PEM_FOOTER)[0] + ssl.PEM_FOOTER)
+
+
+def test_callers_get_the_ca_along_and_its_fingerprint_is_not_the_hosts(world: World, folder: Path) -> None:
+    """Whoever pins this host can believe its next certificate too; what is announced is the host's own."""
+    material = world.open(folder)
+    chain = (folder / "cert.pem").read_text()
+    assert chain.endswith(material.ca_path.read_text())
+    assert material.fingerprint_for(TCP) == hashlib.sha256(leaf_of(chain)).hexdigest()
+    assert material.fingerprint_for(TCP) == material.fingerprints["local"] != material.fingerprints["ca"]
+
+
 def test_the_first_start_makes_a_ca_that_clients_can_trust(world: World, folder: Path) -> None:
     """TLS 1.3 by every name and address of the host, keys for the owner only, and no older protocol."""
     material = world.open(folder)
@@ -113,7 +128,7 @@ def test_it_renews_with_a_third_of_its_life_left(world: World, folder: Path) -> 
     assert material.fingerprints["ca"] == old["ca"]
     assert material.context_for(UNIX) is context
     served = shake(context, material.ca_path, "localhost").getpeercert(binary_form=True)
-    assert served == ssl.PEM_cert_to_DER_cert((folder / "cert.pem").read_text())
+    assert served == leaf_of((folder / "cert.pem").read_text())
     assert material.expires == world.now + timedelta(days=90)
 
 
@@ -277,7 +292,7 @@ async def test_open_connections_survive_a_renewal(world: World, folder: Path) ->
     writer.write(b"still here\n")
     assert await reader.readline() == b"still here\n"
     assert old != new
-    assert new == ssl.PEM_cert_to_DER_cert(await asyncio.to_thread((folder / "cert.pem").read_text))
+    assert new == leaf_of(await asyncio.to_thread((folder / "cert.pem").read_text))
     for each in (writer, other):
         each.close()
         await each.wait_closed()

@@ -25,7 +25,7 @@ from inferd.errors import BadAddress, TLSError
 SYSTEM_SOCKET = "/run/inferd/inferd.sock"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 # How long a daemon may take from its first caller to its first answer, where systemd listens for it.
-STARTING_S = 10.0
+STARTING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

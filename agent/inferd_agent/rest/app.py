@@ -78,6 +78,7 @@ class RestApp:
         self._server = Server(self, self._loop)
         self._bound: list[Bound] = []
         self._listening: list[asyncio.Server] = []
+        self._leaving: list[asyncio.Task[None]] = []  # one for each closed listener, done when it has no connections
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_draining = False
         metrics.watch(lambda: self._bodies.held)
@@ -106,6 +107,8 @@ class RestApp:
 
     async def stop_accepting(self) -> None:
         """Close the listeners; open connections go on."""
+        self._leaving += [self._loop.create_task(listening.wait_closed()) for listening in self._listening]
+        await asyncio.sleep(0)  # the tasks wait, and so are told
         for listening in self._listening:
             listening.close()
         self._listening.clear()
@@ -123,10 +126,11 @@ class RestApp:
             for connection in self._server.open:
                 if not connection.is_busy and not connection.head_since:
                     connection.force_close()
-            if not self._server.open or self._loop.time() >= end:
+            # Connections count as open only after their handshake; the listeners know of those before it, too.
+            is_done = not self._server.open and all(task.done() for task in self._leaving)
+            if is_done or self._loop.time() >= end:
                 break
             await asyncio.sleep(0.02)
-        is_done = not self._server.open
         await self.close()
         return is_done
 
@@ -137,6 +141,8 @@ class RestApp:
             self._sweeper.cancel()
             self._sweeper = None
         await self._server.shutdown(0.1)
+        for task in self._leaving:
+            task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def callers(self) -> set[int]:

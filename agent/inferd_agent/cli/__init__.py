@@ -29,6 +29,7 @@ COMMANDS = {
     "infer": "Send one inference from files (.npy, .json, images) and show the answer.",
     "bench": "Load a model with requests and report throughput and latency percentiles.",
     "probe": "Show what inferd sees of this machine: CPU, INT8 instructions, cores, memory, devices.",
+    "gateway": "Balance calls over all trusted devices of the LAN with Envoy.",
     "doctor": "Check the installation: what is wrong, and how to mend it.",
     "token": "Create, list, rotate and revoke the tokens that clients call with.",
     "config": "Show every setting, its value and where it came from.",

@@ -59,10 +59,13 @@ class Route:
     def next(self) -> Member | None:
         """Where to go now; None: nowhere, so ask again after `PAUSE_S` or when the pool has changed.
 
-        Raises the last error, or NoDevice when there was none, when waiting is over.
+        Raises when waiting or the deadline is over: the last error, or NoDevice when the call was never sent.
         """
-        self._deadline.left_s()
         call = self._call
+        try:
+            self._deadline.left_s()
+        except DeadlineExceeded as error:
+            raise (error if self._error else self._nobody()) from None
         member = self._pool.choose(call.model, call.version, call.path, self._tried)
         if member is not None:
             self._tried.add(member)

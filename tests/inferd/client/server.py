@@ -162,6 +162,9 @@ def serving(server: Server, sites: list[tuple[socket.socket, ssl.SSLContext | No
         is_up.set()
         await done.wait()
         server.hold.set()
+        for transport in server.peers:  # whose polite end of TLS nobody would wait for
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
         await runner.cleanup()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
@@ -183,10 +186,11 @@ def unix_socket(path: Path) -> socket.socket:
     return sock
 
 
-def tcp_socket(host: str = "127.0.0.1") -> socket.socket:
-    """A bound loopback socket on a free port."""
+def tcp_socket(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A bound loopback socket, on a free port if none is given."""
     sock = socket.socket()
-    sock.bind((host, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
     return sock
 
 

@@ -139,6 +139,10 @@ def test_waiting_ends_with_the_reason() -> None:
     walk.clock.now_s += 1.1
     with pytest.raises(errors.NoDevice, match="no device of the fleet for 'm': none found that is trusted"):
         walk.route.next()
+    hasty = Walk(timeout_s=0.5)
+    hasty.clock.now_s += 0.6
+    with pytest.raises(errors.NoDevice):
+        hasty.route.next()
     walk = Walk("a")
     walk.fail(UNSENT)
     assert walk.route.next() is None

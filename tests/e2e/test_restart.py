@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from inferd import Client
 from tests import onnx_models
@@ -39,6 +40,8 @@ def test_a_handshake_under_way_at_the_stop_is_finished(fresh: Daemon) -> None:
         slow.sendall(hello[:20])
         fresh.process.send_signal(signal.SIGTERM)
         assert kept.recv(1) == b""  # idle connections are ended after the time for farewells
+        with pytest.raises(subprocess.TimeoutExpired):
+            fresh.process.wait(1.5)
         slow.sendall(hello[20:])
         _pump(slow, tls, incoming, outgoing)
         tls.write(request("GET", "/v2/health/live"))

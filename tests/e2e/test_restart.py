@@ -40,6 +40,7 @@ def test_a_handshake_under_way_at_the_stop_is_finished(fresh: Daemon) -> None:
         slow.sendall(hello[:20])
         fresh.process.send_signal(signal.SIGTERM)
         assert kept.recv(1) == b""  # idle connections are ended after the time for farewells
+        kept.close()
         with pytest.raises(subprocess.TimeoutExpired):
             fresh.process.wait(1.5)
         slow.sendall(hello[20:])

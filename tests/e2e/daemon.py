@@ -75,7 +75,11 @@ class Daemon:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, preexec_fn=self._preexec_fn
             )
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.kill()
+                raise
         return self
 
     def wait_ready(self, timeout_s: float = 80) -> None:

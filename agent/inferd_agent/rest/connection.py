@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -23,6 +23,7 @@ from inferd_agent.sockets import PeerCredentials, peer_credentials
 
 if TYPE_CHECKING:
     from inferd_agent.rest.app import RestApp
+    from inferd_agent.rest.routes import Target
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,34 @@ _GRACE_S = 60.0
 _NO_WRITER: Any = None
 # Newer parsers stop at a number of requests that nobody took.
 _COUNTS_REQUESTS = hasattr(HttpRequestParser, "message_consumed")
+
+
+class Whole:
+    """The body of a request that came in one piece, as the part of a `StreamReader` that the express way needs."""
+
+    __slots__ = ("_data", "total_bytes")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.total_bytes = len(data)
+
+    def is_eof(self) -> bool:
+        return True
+
+    def read_nowait(self, _: int) -> bytes:
+        return self._data
+
+    def set_exception(self, _: BaseException) -> None:
+        """There is nobody who reads on."""
+
+
+class Known(NamedTuple):
+    """A request head that this connection sent before; a whole request with it has `size` bytes."""
+
+    head: bytes
+    size: int
+    message: RawRequestMessage
+    target: Target
 
 
 class Call:
@@ -74,8 +103,8 @@ class Connection(web.RequestHandler):
     """One connection of a `Server`."""
 
     __slots__ = (
-        "_app", "_coming", "_head_bytes", "_is_express", "_is_lingering", "_is_new", "_is_refused", "abandon",
-        "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
+        "_app", "_coming", "_head_bytes", "_is_between", "_is_express", "_is_lingering", "_is_new", "_is_refused",
+        "_known", "abandon", "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
@@ -84,6 +113,8 @@ class Connection(web.RequestHandler):
         self._is_refused = False
         self._head_bytes = 0
         self._is_express = False
+        self._is_between = True  # the parser has all of the last request, and nothing after it
+        self._known: Known | None = None
         self._is_new = True
         self._is_lingering = False
         self._coming: StreamReader | None = None
@@ -125,6 +156,14 @@ class Connection(web.RequestHandler):
         if self._is_refused:
             return
         waiter = self._waiter
+        known = self._known
+        if known is not None:
+            if len(data) == known.size and data.startswith(known.head) and not self._is_express and self._is_drained():
+                body = cast(StreamReader, Whole(data[len(known.head) :]))
+                self._go_express(known.message, body, known.target)
+                return
+            self._known = None
+        was_between, self._is_between = self._is_between, False
         if waiter is None or waiter.done():
             # aiohttp's task is not there yet, or at work: on a request, or on the rest of a refused one.
             if self._is_new and not self._messages and self._is_head_too_large(data):
@@ -133,6 +172,7 @@ class Connection(web.RequestHandler):
             if not (self.is_busy or self._is_lingering or self.head_since or self._messages):
                 self.head_since = self._loop.time()  # the next head, before the task sleeps again
             super().data_received(data)
+            self._is_between = was_between and self._was_whole(data)
             self._is_new = self._is_new and not self._messages
             if self._coming is not None:
                 self._follow_body(self._coming)
@@ -147,8 +187,9 @@ class Connection(web.RequestHandler):
             self._refuse_head()
             return
         self._feed(data, waiter)
+        self._is_between = was_between and self._was_whole(data)
         self._is_new = self._is_new and not self._messages
-        if self._messages and not (len(self._messages) == 1 and self._goes_express()):
+        if self._messages and not (len(self._messages) == 1 and self._goes_express(data)):
             waiter.set_result(None)
 
     def expect_body(self, body: StreamReader) -> None:
@@ -177,8 +218,10 @@ class Connection(web.RequestHandler):
         if self._reading_paused or self._buffer_paused:
             super().resume_reading(resume_parser)
 
-    # The express way: aiohttp wakes a task for each request, and that task makes another. Where all of a small
-    # request is there and its connection is idle, it is handled right here instead; aiohttp's task sleeps on.
+    # The express way, for small requests that came whole. aiohttp wakes a task for each request, and that task makes
+    # another. Where a connection is idle its request is handled right here instead; aiohttp's task sleeps on. Callers
+    # send the same head again and again: while the parser waits for a new request, a head that is the same to the
+    # byte is not parsed again.
 
     def _feed(self, data: bytes, waiter: asyncio.Future[None]) -> None:
         """Parse without waking aiohttp's task, which sleeps on `waiter`."""
@@ -188,15 +231,29 @@ class Connection(web.RequestHandler):
         finally:
             self._waiter = waiter
 
-    def _goes_express(self) -> bool:
+    def _is_drained(self) -> bool:
+        """The caller takes its answers: all but a little of them is sent."""
+        transport = self.transport
+        return transport is not None and transport.get_write_buffer_size() <= UNSENT_BYTES
+
+    def _was_whole(self, data: bytes) -> bool:
+        """What the parser was just given is one request, all of it, and nothing else."""
+        if len(self._messages) != 1:
+            return False
         message, payload = self._messages[0]
-        transport, parser = self.transport, self._parser
+        if not isinstance(message, RawRequestMessage) or message.chunked or message.upgrade or message.should_close:
+            return False
+        return payload.is_eof() and data.find(b"\r\n\r\n") == len(data) - payload.total_bytes - 4
+
+    def _goes_express(self, data: bytes) -> bool:
+        """`data` came last."""
+        message, payload = self._messages[0]
+        parser = self._parser
         if (
             not isinstance(message, RawRequestMessage)
             or not payload.is_eof()
-            or transport is None
             or parser is None
-            or transport.get_write_buffer_size() > UNSENT_BYTES
+            or not self._is_drained()
         ):
             return False
         target = self._app.express_target(message, payload)
@@ -205,10 +262,15 @@ class Connection(web.RequestHandler):
         self._messages.popleft()
         if _COUNTS_REQUESTS:
             parser.message_consumed()
+        if self._is_between:
+            self._known = Known(data[: len(data) - payload.total_bytes], len(data), message, target)
+        self._go_express(message, payload, target)
+        return True
+
+    def _go_express(self, message: RawRequestMessage, payload: StreamReader, target: Target) -> None:
         self._is_express = True
         self._next_keepalive_close_time = self._loop.time() + self._app.limits.request_timeout_s + _GRACE_S
         self._app.begin_express(Call(message, payload, self, _NO_WRITER, None), target)
-        return True
 
     def end_express(self, answer: Answer, call: Call) -> None:
         """Send the answer of an express request, and let whatever came meanwhile go on."""

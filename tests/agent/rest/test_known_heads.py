@@ -1,7 +1,9 @@
-"""Requests on one connection with heads that were sent before: whatever the pieces, each is answered as if it came first."""
+"""Requests with heads that their connection sent before: each is answered as if it came first, whatever the pieces."""
 
 from __future__ import annotations
 
+import itertools
+import select
 import socket
 from dataclasses import dataclass
 
@@ -83,7 +85,7 @@ def test_any_requests_in_any_pieces(served: Serving, rounds: list[tuple[list[Ask
         for sent, cuts in rounds:
             data = b"".join(one.data for one in sent)
             at = [0, *sorted(int(cut * len(data)) for cut in cuts), len(data)]
-            for begin, end in zip(at, at[1:], strict=False):
+            for begin, end in itertools.pairwise(at):
                 connection.sendall(data[begin:end])
             answered(connection, sent)
 
@@ -123,6 +125,7 @@ def test_a_known_head_inside_a_body_is_a_body(served: Serving) -> None:
         connection.sendall(holder)
         assert read_reply(connection).status == 404  # told before the body comes
         connection.sendall(INFER)
+        assert select.select([connection], [], [], 0.3)[0] == []
         connection.sendall(LIVE)
         assert read_reply(connection).body == b'{"live":true}'
         connection.sendall(INFER)

@@ -29,6 +29,8 @@ MAX_DEVICES = 1024
 FOLLOW_EVERY_S = 3.0
 _LOOK_UPS = 32
 _LOOK_UP_MS = 3000
+# Addresses that a device gave up leave zeroconf's cache a second after the second telling; nobody tells their end.
+_SETTLED_S = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class AsyncBrowser:
         self._on_change = on_change
         self._devices: dict[str, Device] = {}
         self._look_ups: dict[str, asyncio.Task[None]] = {}
+        self._settling: dict[str, asyncio.TimerHandle] = {}
         self._slots = asyncio.Semaphore(_LOOK_UPS)
         self._interfaces: tuple[Interface, ...] = ()
         self._zeroconf: AsyncZeroconf | None = None
@@ -72,13 +75,14 @@ class AsyncBrowser:
     async def close(self) -> None:
         """Stop looking; idempotent."""
         tasks = [*self._look_ups.values(), *([self._follower] if self._follower else [])]
-        for task in tasks:
-            task.cancel()
+        for waiting in (*tasks, *self._settling.values()):
+            waiting.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._browser is not None:
             await self._browser.async_cancel()
         if self._zeroconf is not None:
             await self._zeroconf.async_close()
+        self._settling.clear()
         self._browser = self._zeroconf = self._follower = None
 
     def devices(self) -> tuple[Device, ...]:
@@ -89,11 +93,23 @@ class AsyncBrowser:
         """Called by zeroconf, with these keywords."""
         from zeroconf import ServiceStateChange
 
+        self._forget(name)
         if state_change is ServiceStateChange.Removed:
-            if task := self._look_ups.pop(name, None):
-                task.cancel()
             self._set(name, None)
-        elif name not in self._look_ups and len(self._devices.keys() | self._look_ups.keys() | {name}) <= MAX_DEVICES:
+        elif len(self._devices.keys() | self._look_ups.keys() | {name}) <= MAX_DEVICES:
+            self._begin(zeroconf, name)
+            later = asyncio.get_running_loop().call_later(_SETTLED_S, self._begin, zeroconf, name)
+            self._settling[name] = later
+
+    def _forget(self, name: str) -> None:
+        """End what is under way for a device: there is news of it."""
+        for waiting in (self._look_ups.pop(name, None), self._settling.pop(name, None)):
+            if waiting is not None:
+                waiting.cancel()
+
+    def _begin(self, zeroconf: Zeroconf, name: str) -> None:
+        self._settling.pop(name, None)
+        if name not in self._look_ups:
             task = asyncio.create_task(self._look_up(zeroconf, name))
             self._look_ups[name] = task
             task.add_done_callback(lambda done: self._looked_up(name, done))
@@ -105,7 +121,7 @@ class AsyncBrowser:
             log.warning("looking up a device failed: %s", error)
 
     async def _look_up(self, zeroconf: Zeroconf, name: str) -> None:
-        """Ask for what is missing of a device and take it over; what it says meanwhile counts."""
+        """Ask for what is missing of a device and take it over."""
         from zeroconf import IPVersion
         from zeroconf.asyncio import AsyncServiceInfo
 

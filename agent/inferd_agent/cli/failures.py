@@ -25,6 +25,12 @@ class Failure:
 _KNOWN: tuple[tuple[type[Exception], int, str], ...] = (
     (sdk.BadAddress, EXIT_USAGE, ""),
     (
+        sdk.Untrusted,
+        EXIT_UNREACHABLE,
+        "Compare fingerprints: `inferd tls show` on the device tells the right one.\nTrust it, or trust it anew: inferd"
+        " trust NAME [--replace]",
+    ),
+    (
         sdk.TLSError,
         EXIT_UNREACHABLE,
         "Trust the daemon's CA with --ca FILE or INFERD_CA: it is tls/ca.pem in the daemon's state folder, and"

@@ -40,8 +40,12 @@ def is_due(old: Device, new: Device, since_s: float) -> bool:
     """Whether to tell `new` now, `since_s` after `old` was told."""
     if old == new:
         return since_s >= REPEAT_EVERY_S
-    only_load = msgspec.structs.replace(old, load=new.load) == new
-    return since_s >= (LOAD_EVERY_S if only_load else LOOK_EVERY_S)
+    return since_s >= (LOAD_EVERY_S if is_load_alone(old, new) else LOOK_EVERY_S)
+
+
+def is_load_alone(old: Device, new: Device) -> bool:
+    """Whether nothing but the load has changed, if that."""
+    return msgspec.structs.replace(old, load=new.load) == new
 
 
 class Advertiser:
@@ -66,6 +70,7 @@ class Advertiser:
         self._infos: tuple[AsyncServiceInfo, ...] = ()
         self._told: Device | None = None
         self._told_s = 0.0
+        self._is_fresh = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -122,7 +127,11 @@ class Advertiser:
         elif self._has_rival(self._told):
             await self._give_way(device)
         elif is_due(self._told, device, now_s - self._told_s):
+            self._is_fresh = not is_load_alone(self._told, device)
             self._say(device)
+        elif self._is_fresh:  # told twice: packets get lost, and others drop what is old only if it is a second old
+            self._is_fresh = False
+            self._say(self._told)
 
     def _device(self) -> Device:
         facts = self._facts()

@@ -60,7 +60,7 @@ def new_authority(host: str, now: datetime, key: ec.EllipticCurvePrivateKey | No
     return Pair(certificate, key)
 
 
-def issue(authority: Pair, host: HostNames, now: datetime) -> Pair:
+def issue(authority: Pair, host: HostNames, now: datetime, life: timedelta = CERTIFICATE_LIFE) -> Pair:
     """A server certificate with a fresh key, good for all of the host's names."""
     assert isinstance(authority.key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -68,7 +68,7 @@ def issue(authority: Pair, host: HostNames, now: datetime) -> Pair:
     names += [x509.IPAddress(ipaddress.ip_address(each)) for each in host.addresses]
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)  # digital signature
     certificate = (
-        _builder(_name("inferd"), authority.certificate.subject, key, now, CERTIFICATE_LIFE)
+        _builder(_name("inferd"), authority.certificate.subject, key, now, life)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)

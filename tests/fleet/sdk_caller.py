@@ -70,14 +70,14 @@ class Caller:
         say(outcomes=outcomes, slowest_s=round(slowest_s, 2), took_s=round(time.monotonic() - begun_s, 2))
 
     def _outcome(self, model: str, number: int) -> str:
-        x = image(number)
+        x = image(number) if model == "mlp" else np.full((1, 256), 0.1, np.float32)
         try:
             answer = self._client.infer(model, {"x": x}, timeout_s=TIMEOUT_S)
         except InferdError as error:
             return f"{type(error).__name__}: {error}"
         if model == "mlp":
             return "right" if np.allclose(answer["probabilities"], mlp_reference(x), atol=0.02) else "wrong"
-        return "right"
+        return "right" if answer["y"].shape == x.shape else "wrong"
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from tests.fleet.network import Network
 
 pytestmark = pytest.mark.skipif(bool(network.missing()), reason=network.missing() or "-")
 
-CALLS = int(os.environ.get("FLEET_CALLS", "600"))
+CALLS = int(os.environ.get("FLEET_CALLS", "300"))
+IS_WHOLE = CALLS >= 5000
 DEVICES = ("one", "two", "three", "four", "five")
 WORK_LAYERS = 96
 
@@ -120,14 +121,14 @@ def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
     """All five up and announced; `work` takes three times as long on the fifth, `mlp` nowhere long."""
     folder = tmp_path_factory.mktemp("lan")
     with ExitStack() as stack:
-        hosts = stack.enter_context(Network(*DEVICES, "caller"))
+        hosts = stack.enter_context(Network(*DEVICES, "caller", "fake"))
         daemons: dict[str, Daemon] = {}
         for name in DEVICES:
             daemon = hosts[name].daemon(folder / name, args=("--lan",))
             onnx_models.mlp(daemon.models / "mlp" / "1" / "model.onnx")
-            onnx_models.slow(daemon.models / "even" / "1" / "model.onnx", layers=WORK_LAYERS, width=64)
+            onnx_models.slow(daemon.models / "even" / "1" / "model.onnx", layers=WORK_LAYERS, width=256)
             layers = WORK_LAYERS * (3 if name == "five" else 1)
-            onnx_models.slow(daemon.models / "uneven" / "1" / "model.onnx", layers=layers, width=64)
+            onnx_models.slow(daemon.models / "uneven" / "1" / "model.onnx", layers=layers, width=256)
             daemons[name] = daemon
         first = daemons["one"]
         made = first.cli("token", "create", "app", "--scopes", "infer,read", "--state", str(first.state), "--json")
@@ -175,3 +176,42 @@ def test_no_call_is_lost(lan: Lan) -> None:
         caller.wait_for(5)
         shares = lan.spread(caller, "mlp", 200)
         assert all(shares.values()), shares
+
+
+def test_equal_devices_get_equal_shares(lan: Lan) -> None:
+    """Each within 15 % of even; few calls on a machine that others use too say less."""
+    with lan.caller() as caller:
+        caller.wait_for(5)
+        lan.spread(caller, "even", CALLS // 6)
+        shares = lan.spread(caller, "even", CALLS)
+    print(shares)
+    tolerance = 0.15 if IS_WHOLE else 0.6
+    assert all(abs(share / (CALLS / 5) - 1) <= tolerance for share in shares.values()), shares
+
+
+def test_a_slow_device_gets_its_proportion(lan: Lan) -> None:
+    """One that takes three times as long gets about a third of what the others get."""
+    with lan.caller() as caller:
+        caller.wait_for(5)
+        lan.spread(caller, "uneven", CALLS // 6)
+        shares = lan.spread(caller, "uneven", CALLS)
+    print(shares)
+    slow = shares.pop("five") / (sum(shares.values()) / 4)
+    assert 0.22 <= slow <= 0.45 if IS_WHOLE else 0.05 <= slow <= 0.7, slow
+
+
+def test_an_impostor_gets_no_request(lan: Lan) -> None:
+    """A device that takes the name of another one is found and knocked at, and hears nothing but the start of TLS."""
+    with lan.caller() as caller:
+        caller.wait_for(5)
+        device = lan.hosts["fake"].popen(
+            sys.executable, "-m", "tests.fleet.impostor", "one", lan.hosts["fake"].address,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        with device:
+            assert device.stdout is not None
+            knocked = json.loads(device.stdout.readline())
+            assert knocked == {"handshake": False, "heard": 0}
+            caller.call(CALLS // 6)
+            told, _ = device.communicate(timeout=20)
+    assert all(json.loads(line) == {"handshake": False, "heard": 0} for line in told.splitlines())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from random import Random
+from statistics import median
 
 from inferd.errors import (
     ConnectionFailed,
@@ -25,10 +26,12 @@ from inferd.errors import (
 )
 from inferd.fleet.record import Device, Load
 
-# What a device says of itself counts for a little; what its answers take says the rest.
-LOAD_WEIGHTS: dict[Load, float] = {"idle": 1.0, "light": 0.9, "busy": 0.6, "full": 0.2}
+# What a device says of itself is late and may be our own doing, so it counts for little; its answers say the rest.
+LOAD_WEIGHTS: dict[Load, float] = {"idle": 1.0, "light": 1.0, "busy": 0.8, "full": 0.3}
 # The slowest is still drawn so often, or nobody would learn that it has become fast again.
-LEAST_WEIGHT = 1 / 20
+MOST_WEIGHT = 20.0
+# Latencies this far from the typical one, or nearer, are taken for noise.
+NOISE = 1.5
 GAIN = 0.1
 # One answer counts for at most so many times the usual: a hiccup is no speed.
 MAX_SURPRISE = 4.0
@@ -293,18 +296,22 @@ class Pool:
         return min(member.visit_at_s, silence_ends_s)
 
     def _weights(self, members: Iterable[Member], path: str) -> list[float]:
-        """Speeds, the fastest at 1; who has not shown any counts as average, so that a newcomer is tried."""
-        known = [(each, each.latency_s(path)) for each in members]
-        speeds = [1 / max(latency, 1e-6) for _, latency in known if latency is not None]
-        average, best = (sum(speeds) / len(speeds), max(speeds)) if speeds else (1.0, 1.0)
+        """How often each is drawn: by its speed, where that is not the typical one; newcomers count as typical."""
+        latencies_s = [(each, each.latency_s(path)) for each in members]
+        known_s = [latency_s for _, latency_s in latencies_s if latency_s is not None]
+        typical_s = median(known_s) if known_s else 1.0
         return [
-            LOAD_WEIGHTS[each.device.load]
-            * max(LEAST_WEIGHT, (average if latency is None else 1 / max(latency, 1e-6)) / best)
-            for each, latency in known
+            LOAD_WEIGHTS[each.device.load] * _speed(typical_s if latency_s is None else latency_s, typical_s)
+            for each, latency_s in latencies_s
         ]
 
     def _draw(self, weights: list[float]) -> int:
         return self._rng.choices(range(len(weights)), weights)[0]
+
+
+def _speed(latency_s: float, typical_s: float) -> float:
+    speed = typical_s / max(latency_s, 1e-9)
+    return 1.0 if 1 / NOISE < speed < NOISE else min(max(speed, 1 / MOST_WEIGHT), MOST_WEIGHT)
 
 
 def _place(device: Device) -> tuple[object, ...]:

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from inferd_runtime.errors import Overloaded as Overloaded
     from inferd_runtime.errors import Unsupported as Unsupported
     from inferd_runtime.job import Job as Job
+    from inferd_runtime.options import RuntimeFigures as RuntimeFigures
+    from inferd_runtime.options import RuntimeOptions as RuntimeOptions
     from inferd_runtime.planning.evidence import Candidate as Candidate
     from inferd_runtime.planning.evidence import Evidence as Evidence
     from inferd_runtime.planning.evidence import PlanState as PlanState
     from inferd_runtime.planning.evidence import Trial as Trial
     from inferd_runtime.runtime import Runtime as Runtime
-    from inferd_runtime.runtime import RuntimeFigures as RuntimeFigures
-    from inferd_runtime.runtime import RuntimeOptions as RuntimeOptions
     from inferd_runtime.spec import ModelDescription as ModelDescription
     from inferd_runtime.spec import ModelSpec as ModelSpec
     from inferd_runtime.spec import Plan as Plan
@@ -56,7 +56,8 @@ _ROOMS = {
     ),
     "job": ("Job",),
     "planning.evidence": ("Candidate", "Evidence", "PlanState", "Trial"),
-    "runtime": ("Runtime", "RuntimeFigures", "RuntimeOptions"),
+    "options": ("RuntimeFigures", "RuntimeOptions"),
+    "runtime": ("Runtime",),
     "spec": ("ModelDescription", "ModelSpec", "Plan", "Quantisation", "State", "Veto"),
     "stats": ("LATENCY_BUCKETS_S", "BatchStats", "StatsSnapshot"),
     "tensor": ("TensorSpec", "datatype_name"),

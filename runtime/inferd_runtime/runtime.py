@@ -10,12 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd_runtime.errors import Closed, ModelNotReady
 from inferd_runtime.job import Array, Job
+from inferd_runtime.options import RuntimeFigures, RuntimeOptions, policy_of
 from inferd_runtime.probe import Machine, probe
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
 from inferd_runtime.scheduling.courtesy import stand_back
@@ -24,7 +23,6 @@ from inferd_runtime.scheduling.devices import DeviceBudgets
 from inferd_runtime.scheduling.governor import Governor
 from inferd_runtime.scheduling.inline import Defer, ThreadLoad
 from inferd_runtime.scheduling.lane import Lane
-from inferd_runtime.scheduling.policy import MODES, Policy
 from inferd_runtime.scheduling.queue import QueueLimits
 from inferd_runtime.spec import ModelDescription
 from inferd_runtime.stats import ModelStats, StatsSnapshot
@@ -36,80 +34,10 @@ if TYPE_CHECKING:
     from inferd_runtime.repository.layout import VersionFiles
     from inferd_runtime.repository.settings import ModelSettings
 
-_CHOICES = {
-    "load": ("all", "none"),
-    "governor": MODES,
-    "inline": ("auto", "off"),
-    "engine": ("auto", "onnxruntime", "openvino"),
-    "planning": ("auto", "off"),
-    "objective": ("latency", "throughput", "balanced"),
-}
-
-_LEAST = {
-    "max_jobs": 1, "max_queue_bytes": 1, "cores": 0, "core_floor": 1, "headroom": 0, "max_temperature_c": 0,
-    "budget_s": 1,
-}  # fmt: skip
-
 # Plans are measured unasked while no more of the machine is busy than this.
 CALM_CORES, CALM_SHARE = 0.25, 0.1
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeOptions:
-    """How to serve. `max_jobs` bounds the waiting jobs of each model, `max_queue_bytes` the input bytes that waiting
-    and running jobs of all models hold. `cores` 0: as many physical cores as the machine lets us use; the governor
-    keeps at least `core_floor` of them and leaves `headroom` of the machine's to others, whether they use them or not.
-    From `max_temperature_c` on it gives cores back, 0: where the processor's drivers call it hot. On a battery it uses
-    `battery_share` of the cores. With `planning` "off" no model is measured unasked; `budget_s` is how long measuring
-    one may take, `objective` what its plan strives for. A bad value raises ValueError."""
-
-    models: tuple[Path, ...]
-    cache_dir: Path
-    watch: bool = True
-    load: str = "all"
-    max_jobs: int = 1024
-    max_queue_bytes: int = 256 << 20
-    cores: int = 0
-    core_floor: int = 1
-    governor: str = "polite"
-    headroom: float = 0.0
-    max_temperature_c: float = 0.0
-    battery_share: float = 0.5
-    inline: str = "auto"
-    engine: str = "auto"
-    planning: str = "auto"
-    budget_s: float = 20.0
-    objective: str = "balanced"
-
-    def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
-        if not 0 < self.battery_share <= 1:
-            raise ValueError(f"battery_share is more than 0 and at most 1, not {self.battery_share}")
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeFigures:
-    """The whole runtime at one moment, for whoever scrapes. Busy cores are None before the first load sample; others
-    are those that have nothing to do with us, as our callers on this machine have."""
-
-    core_floor: int
-    core_ceiling: int
-    core_size: int
-    core_used: int
-    queued_jobs: int
-    running_jobs: int
-    held_bytes: int
-    max_held_bytes: int
-    host_busy_cores: float | None
-    own_busy_cores: float | None
-    others_busy_cores: float | None = None
 
 
 class Runtime:
@@ -141,7 +69,7 @@ class Runtime:
         self._callers = callers
         self._given_engines = engines
         self._ground: Ground | None = None
-        self._policy = _policy(options, self.machine)
+        self._policy = policy_of(options, self.machine)
         self._budget = CoreBudget(self._policy.ceiling)
         self._budgets = DeviceBudgets(self._budget)
         self._limits = QueueLimits(options.max_jobs, ByteBudget(options.max_queue_bytes))
@@ -409,20 +337,3 @@ class Runtime:
         is_quiet = accepted == self._accepted_before and not any(lane.waiting or lane.running for lane in lanes)
         self._accepted_before = accepted
         return is_quiet
-
-
-def _policy(options: RuntimeOptions, machine: Machine) -> Policy:
-    """The governor's bounds: by default the physical cores that we may use, within the quota."""
-    allowed = len(machine.allowed_cores) or 1
-    if options.cores > allowed:
-        _log.warning("cores = %d, but only %d are allowed here (%s)", options.cores, allowed, machine.core_reason)
-    ceiling = min(options.cores, allowed) or max(1, min(machine.usable_cores, machine.allowed_physical))
-    return Policy(
-        floor=min(options.core_floor, ceiling),
-        ceiling=ceiling,
-        mode=options.governor,
-        counts_siblings=ceiling > machine.allowed_physical,
-        headroom=options.headroom,
-        max_temperature_c=options.max_temperature_c,
-        battery_share=options.battery_share,
-    )

@@ -9,7 +9,7 @@ LOCKS   := packaging/locks
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit models docs lock wheel wheelhouse deb rpm bundle bench gpu-check clean
+.PHONY: help demo setup dev test lint types check unit test-fleet models docs lock wheel wheelhouse deb rpm bundle bench gpu-check test-system clean
 
 help:  ## list the targets
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ types: dev ; $(BIN)/mypy  ## mypy --strict
 unit: dev models  ## all tests
 	$(BIN)/pytest -n auto --dist worksteal
 
+test-fleet: dev  ## five daemons in network namespaces (root): discovery, trust, and calls while devices come and go
+	FLEET_CALLS=5000 $(BIN)/pytest tests/fleet -s --timeout 900
+
 models: dev  ## fetch the test models by checksum and make their INT8 versions
 	$(BIN)/python -m tests.models.fetch
 
@@ -60,6 +63,9 @@ deb rpm bundle: export PIP_NO_INDEX := 1
 deb rpm bundle: export PIP_FIND_LINKS := $(CURDIR)/build/wheelhouse
 deb rpm bundle: setup  ## build packages in dist/ from the wheelhouse, without a network (bundle: MODELS=FOLDER)
 	@$(BIN)/python packaging/build $@ $(if $(MODELS),--models $(MODELS))
+
+test-system: dev deb  ## install the .deb in a Debian under systemd-nspawn and try all that can happen there (root)
+	@TEST_SYSTEM=$$(ls -t dist/inferd_*.deb | head -1) $(BIN)/pytest tests/system
 
 lock:  ## resolve the lock files anew (needs uv)
 	$(COMPILE) --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in

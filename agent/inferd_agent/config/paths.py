@@ -44,10 +44,17 @@ class Paths:
         return (self.runtime_dir or state_dir) / "inferd.sock"
 
     def credential(self, name: str) -> str:
-        """The path of a systemd credential that is there, else empty."""
-        if self.credentials_dir is None or not (self.credentials_dir / name).is_file():
+        """The path of a systemd credential that is there, else empty.
+
+        Only the daemon itself is shown them, not the other commands of its unit.
+        """
+        if self.credentials_dir is None:
             return ""
-        return str(self.credentials_dir / name)
+        path = self.credentials_dir / name
+        try:
+            return str(path) if path.is_file() else ""
+        except PermissionError:
+            return ""
 
 
 def _system() -> tuple[Path, Path, Path, Path | None]:

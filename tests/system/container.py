@@ -1,0 +1,145 @@
+"""A Debian under its own systemd, booted by systemd-nspawn from a tree that debootstrap made once.
+
+Whatever the container writes lies in memory and is gone with it. It has no network but loopback, and no part in the
+host's systemd: commands enter its namespaces, as root or as one of its users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+SUITE = "bookworm"
+PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-user-session", "python3", "adduser", "procps")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def unmet() -> str:
+    """Why no container can be booted here, empty where one can."""
+    if os.geteuid() != 0:
+        return "only root can boot a container"
+    missing = [tool for tool in ("systemd-nspawn", "debootstrap", "nsenter") if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)} (apt-get install systemd-container debootstrap)"
+    return ""
+
+
+def base_tree() -> Path:
+    """The Debian to boot, made at the first call and kept in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferd-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
+    made, half = cache / f"{SUITE}-{digest}", cache / f"{SUITE}.half"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(half, ignore_errors=True)
+            options = ("--variant=minbase", f"--include={','.join(PACKAGES)}")
+            subprocess.run(("debootstrap", *options, SUITE, half), check=True, capture_output=True)
+            half.rename(made)
+    return made
+
+
+class Container:
+    """One booted container. `shared` are host folders, read-only at the same path under /mnt."""
+
+    def __init__(self, tree: Path, log: Path, shared: dict[str, Path]) -> None:
+        self._log = log
+        binds = [f"--bind-ro={path}:/mnt/{name}" for name, path in shared.items()]
+        self._command = (
+            "systemd-nspawn", "--boot", f"--directory={tree}", "--volatile=overlay", f"--machine=inferd-{os.getpid()}",
+            "--private-network", "--register=no", "--keep-unit", "--console=pipe", "--quiet", *binds,
+        )  # fmt: skip
+        self._nspawn: subprocess.Popen[bytes] | None = None
+        self._init = 0
+
+    def boot(self) -> None:
+        """Returns when systemd says that it runs."""
+        with self._log.open("wb") as log:
+            self._nspawn = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
+        self.until(lambda: children.read_text().split() or self._nspawn_ended())
+        self._init = int(children.read_text().split()[0])
+        self.until(
+            lambda: self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
+        )
+
+    def _nspawn_ended(self) -> bool:
+        assert self._nspawn is not None
+        assert self._nspawn.poll() is None, self._log.read_text(errors="replace")
+        return False
+
+    def kill(self) -> None:
+        """End every process of the container, whatever they do."""
+        if self._nspawn is not None:
+            with contextlib.suppress(ProcessLookupError):
+                if self._init:
+                    os.kill(self._init, 9)
+                self._nspawn.wait(10)
+            self._nspawn.kill()
+            self._nspawn.wait(10)
+
+    def inside(self, *command: str, user: str = "") -> tuple[str, ...]:
+        """The command of the host's that runs `command` in the container."""
+        become = (
+            ("runuser", "-u", user, "--", "env", "HOME=/tmp") if user else ("env", "-i", f"PATH={PATH}", "HOME=/root")
+        )
+        return ("nsenter", "-t", str(self._init), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", *become, *command)
+
+    def run(
+        self, *command: str, user: str = "", check: bool = True, timeout_s: float = 100, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the container; AssertionError with all that it said where it fails, unless not `check`."""
+        done = subprocess.run(
+            self.inside(*command, user=user), input=text, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert not check or done.returncode == 0, (
+            f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}\n{self.journal()}"
+        )
+        return done
+
+    def path(self, inside: str) -> Path:
+        """A path of the container as the host sees it; symlinks in it lead astray."""
+        return Path(f"/proc/{self._init}/root{inside}")
+
+    def write(self, inside: str, content: str) -> None:
+        """Write a file in the container, and its folder."""
+        path = self.path(inside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def property(self, name: str, unit: str = "inferd.service") -> str:
+        """What `systemctl show` says."""
+        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+    def journal(self, *options: str) -> str:
+        """What the service and systemd said about it."""
+        command = ("journalctl", "--no-pager", "--output=cat", "--unit=inferd.service", *(options or ("--lines=60",)))
+        return subprocess.run(self.inside(*command), capture_output=True, text=True, timeout=60, check=False).stdout
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 60) -> None:
+        """Wait for what another process does; the test fails when it does not come."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"did not come true in time\n{self.journal() if self._init else ''}"
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def booted(log: Path, shared: dict[str, Path]) -> Iterator[Container]:
+    """A container that runs until the block ends."""
+    container = Container(base_tree(), log, shared)
+    try:
+        container.boot()
+        yield container
+    finally:
+        container.kill()

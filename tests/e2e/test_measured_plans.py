@@ -76,3 +76,20 @@ def test_a_plan_is_measured_served_and_kept(fresh: Daemon) -> None:
     with fresh.client() as client:
         assert client.descriptions("mlp")[0]["plan"]["reason"].startswith("Static rule")
     assert "is left aside" in fresh.log()
+
+
+@pytest.mark.parametrize(("tolerance", "outcomes"), [(1000, {"measured", "skipped"}), (1e-6, {"vetoed", "skipped"})])
+def test_the_models_own_metric_and_tolerance_judge(fresh: Daemon, tolerance: float, outcomes: set[str]) -> None:
+    """`metric` and `tolerance` in model.toml decide which variants may serve, and the evidence names the figure."""
+    folder = fresh.models / "mlp"
+    onnx_models.mlp(folder / "1" / "model.int8.onnx", hidden=32)  # another network: its answers are far off
+    (folder / "model.toml").write_text(f'metric = "relative"\ntolerance = {tolerance}\n')
+    fresh.start()
+    done = fresh.cli("plan", "mlp", "--budget", "3", "--json", "--url", fresh.url, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["evidence"]["trials"]
+    int8 = [trial for trial in trials if trial["candidate"]["variant"] == "int8"]
+    assert {trial["outcome"] for trial in int8} <= outcomes
+    (judged, *_) = [trial for trial in int8 if trial["outcome"] != "skipped"]
+    assert judged["metric"] == "relative"
+    assert judged["error"] > 0.1

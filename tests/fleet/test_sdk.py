@@ -27,8 +27,8 @@ from tests.fleet.network import Network
 
 pytestmark = pytest.mark.skipif(bool(network.missing()), reason=network.missing() or "-")
 
-CALLS = int(os.environ.get("FLEET_CALLS", "300"))
-IS_WHOLE = CALLS >= 5000
+IS_WHOLE = bool(os.environ.get("TEST_FLEET"))
+CALLS = 5000 if IS_WHOLE else 300
 DEVICES = ("one", "two", "three", "four", "five")
 WORK_LAYERS = 96
 

@@ -18,6 +18,8 @@ from inferd.fleet.fleet import Fleet
 from inferd.fleet.record import Device
 
 T = TypeVar("T")
+# Calls under way end by themselves when the fleet closes; what does not is cancelled.
+FAREWELL_S = 2.0
 
 
 class FleetClient(Api):
@@ -71,7 +73,9 @@ class FleetClient(Api):
 
     async def _close(self) -> None:
         await self._fleet.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:
+            _, calls = await asyncio.wait(calls, timeout=FAREWELL_S)
+        for task in calls:
             task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.gather(*calls, return_exceptions=True)

@@ -78,6 +78,7 @@ class Fleet:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def start(self) -> None:
         """Begin to look for devices; idempotent. Raises ConnectionFailed where no multicast is to be had."""
@@ -90,7 +91,8 @@ class Fleet:
                 self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        """Forget all devices; calls under way break."""
+        """Forget all devices; calls under way break, later ones are refused."""
+        self._is_closed = True
         await self._source.close()
         tasks = [*self._tasks, *([self._keeper] if self._keeper else [])]
         for task in tasks:
@@ -98,6 +100,7 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
         for line in self._lines.values():
             await line.hang_up()
+        self._tell()
 
     def devices(self) -> tuple[Device, ...]:
         """Those that may be called now, by name."""
@@ -130,12 +133,14 @@ class Fleet:
 
     async def _next(self, route: Route) -> Member:
         """Where the call goes, as soon as there is somebody."""
-        while (member := route.next()) is None:
+        while not self._is_closed:
+            if (member := route.next()) is not None:
+                return member
             self._wake.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PAUSE_S):
                     await self._changed.wait()
-        return member
+        raise ConnectionFailed("this client is closed", is_unsent=True)
 
     def _begin(self, route: Route, member: Member, call: Call[T]) -> asyncio.Task[tuple[T] | None]:
         # The lease is taken before anything is awaited, so that the next call sees this one under way.
@@ -166,7 +171,7 @@ class Fleet:
         else:
             member = self._pool.put(device)
             if member not in self._lines:
-                self._lines[member] = Line(member, self._store, self._token, self._max_connections)
+                self._lines[member] = Line(member, self._token, self._max_connections)
         self._tidy()
         self._wake.set()
 
@@ -181,19 +186,30 @@ class Fleet:
                     await self._wake.wait()
 
     async def _visit(self, member: Member, line: Line) -> None:
+        is_believed = False
         try:
             async with self._visits:
-                models = await line.visit(self._model)
+                trust = await asyncio.to_thread(self._store.trust_for, member.device)
+                is_believed = True
+                models = await line.visit(trust, self._model)
         except InferdError as error:
             if error.message != member.refusal:
-                log.log(logging.WARNING if isinstance(error, Untrusted) else logging.INFO, "%s", error)
+                is_loud = is_believed and isinstance(error, Untrusted)
+                log.log(logging.WARNING if is_loud else logging.INFO, "%s", error)
             self._pool.turned_away(member, error)
             if error.status is None:
                 await line.hang_up()
+        except Exception:
+            log.exception("asking %s what it serves failed", member.device.name)
+            self._pool.turned_away(member, ConnectionFailed("asking it failed, as the log tells"))
         else:
             self._pool.welcomed(member, models)
         self._tidy()
-        self._changed.set()  # wakes all that wait now
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake all calls that wait now."""
+        self._changed.set()
         self._changed.clear()
 
     def _tidy(self) -> None:

@@ -14,7 +14,7 @@ from inferd.calls import Call
 from inferd.channel import Channel, DeviceConnector
 from inferd.errors import ConnectionFailed, Forbidden, InferdError, NotFound
 from inferd.fleet.pool import Member, Models
-from inferd.fleet.trust import DeviceTrust, TrustStore
+from inferd.fleet.trust import DeviceTrust
 from inferd.retry import Attempts, Deadline
 
 T = TypeVar("T")
@@ -25,9 +25,8 @@ VISIT_S = 3.0
 class Line:
     """Belongs to the loop of the fleet. At most `max_connections` calls at once, others wait within their deadline."""
 
-    def __init__(self, member: Member, store: TrustStore, token: str | None, max_connections: int) -> None:
+    def __init__(self, member: Member, token: str | None, max_connections: int) -> None:
         self._member = member
-        self._store = store
         self._token = token
         self._slots = asyncio.Semaphore(max_connections)
         self._trust: DeviceTrust | None = None
@@ -56,12 +55,11 @@ class Line:
         finally:
             self._slots.release()
 
-    async def visit(self, model: str | None) -> Models | None:
+    async def visit(self, trust: DeviceTrust, model: str | None) -> Models | None:
         """Ask what it serves, over a connection of its own, so that busy ones keep nobody waiting.
 
         None: not known, as the token may infer but not read. Raises Untrusted before anything is sent.
         """
-        trust = await asyncio.to_thread(self._store.trust_for, self._member.device)
         deadline = Deadline(VISIT_S)
         channel = self._open(trust)
         try:

@@ -36,6 +36,7 @@ class Site(Server):
         self.may_speak = threading.Event()
         self.may_speak.set()
         self.hold.set()
+        self.knocks = 0
         self.index: list[dict[str, Any]] | None = [{"name": "echo", "version": "3", "state": "READY"}]
         self._leaf = leaf
         self._running = ExitStack()
@@ -68,6 +69,7 @@ class Site(Server):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """As ever, unless it is to say nothing."""
+        self.knocks += 1
         if not self.may_speak.is_set():
             await asyncio.to_thread(self.may_speak.wait, 30)
         return await super().answer(request)

@@ -87,6 +87,7 @@ class Container:
                 self._nspawn.wait(10)
             self._nspawn.kill()
             self._nspawn.wait(10)
+        _remove_groups()
 
     def inside(self, *command: str, user: str = "") -> tuple[str, ...]:
         """The command of the host's that runs `command` in the container."""
@@ -143,3 +144,18 @@ def booted(log: Path, shared: dict[str, Path]) -> Iterator[Container]:
         yield container
     finally:
         container.kill()
+
+
+def _remove_groups() -> None:
+    """Take away the control groups that nspawn made below ours and left behind."""
+    places = {"name=systemd": "/sys/fs/cgroup/systemd", "": "/sys/fs/cgroup"}
+    if Path("/sys/fs/cgroup/unified").is_dir():
+        places[""] = "/sys/fs/cgroup/unified"
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        if controllers in places:
+            for part in ("payload", "supervisor"):
+                folder = Path(places[controllers] + own, part)
+                for path in sorted(folder.glob("**"), reverse=True):
+                    with contextlib.suppress(OSError):
+                        path.rmdir()

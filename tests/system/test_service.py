@@ -192,15 +192,40 @@ def test_tcp_without_a_network(box: Container) -> None:
     assert is_answered(box)
 
 
+def test_a_drop_in_gives_it_the_network(box: Container) -> None:
+    """With lan.conf the daemon itself listens on TCP, beside the socket that systemd holds."""
+    good = box.path(CONFIG).read_text()
+    replace_lines(box, CONFIG, server='listen = ["unix:/run/inferd/inferd.sock", "tcp:127.0.0.1:8471"]')
+    folder = f"/etc/systemd/system/{SERVICE}.d"
+    box.run("install", "-D", "-m", "644", "/usr/share/inferd/drop-ins/lan.conf", f"{folder}/lan.conf")
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "restart", SERVICE)
+    assert is_answered(box)
+    ask_health = "import socket; socket.create_connection(('127.0.0.1', 8471), 20)"
+    box.run("python3", "-c", ask_health, user="mallory")
+    box.path(f"{folder}/lan.conf").unlink()
+    box.write(CONFIG, good)
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "restart", SERVICE)
+
+
 def test_credentials_reach_the_daemon(box: Container) -> None:
-    """Tokens in systemd's credential store count, though the daemon cannot read where they lie."""
+    """Tokens and a certificate in systemd's credential store count, though the daemon cannot read where they lie."""
     made = box.run("inferd", "token", "create", "given", "--scopes", "read", "--state", "/root/given", "--json")
-    box.run("install", "-D", "-m", "600", "/root/given/tokens.json", "/etc/credstore/inferd.tokens.json")
+    store = {"tokens.json": "/root/given/tokens.json"}
+    store |= {"tls.crt": "/var/lib/inferd/tls/cert.pem", "tls.key": "/var/lib/inferd/tls/key.pem"}
+    for name, source in store.items():
+        box.run("install", "-D", "-m", "600", source, f"/etc/credstore/inferd.{name}")
     box.run("systemctl", "restart", SERVICE)
     token = json.loads(made.stdout)["token"]
     shown = box.run("inferd", "models", "--token", token, user="alice", check=False)
     assert shown.returncode == 0, shown.stderr + box.journal()
-    box.run("rm", "/etc/credstore/inferd.tokens.json")
+    box.write("/etc/credstore/inferd.tls.crt", "nonsense")
+    assert box.run("systemctl", "restart", SERVICE, check=False).returncode != 0
+    assert f"/run/credentials/{SERVICE}/tls.crt" in box.journal()
+    box.run("rm", *(f"/etc/credstore/inferd.{name}" for name in store))
+    box.run("systemctl", "reset-failed", SERVICE)
+    box.run("systemctl", "start", SERVICE)
 
 
 def test_one_user_alone(box: Container) -> None:

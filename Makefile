@@ -9,7 +9,7 @@ LOCKS   := packaging/locks
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit test-fleet models docs lock wheel wheelhouse deb rpm bundle bench gpu-check test-system clean
+.PHONY: help demo setup dev test lint types check unit test-fleet models docs lock wheel wheelhouse deb rpm bundle bench gpu-check test-packages test-system clean
 
 help:  ## list the targets
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,14 +56,16 @@ gpu-check: $(VENV)/.$(if $(filter cuda,$(ENGINES)),setup,dev)  ## CUDA and Tenso
 	$(BIN)/python -m bench.gpu_check
 
 wheel: dev ; $(BIN)/hatchling build -t wheel  ## build the wheel into dist/
+build/wheelhouse: ; @echo "make wheelhouse fetches what the packages carry"; exit 1
 wheelhouse: setup  ## fetch what the packages carry, by checksum, into build/wheelhouse
 	@$(BIN)/python packaging/build wheelhouse
 
 deb rpm bundle: export PIP_NO_INDEX := 1
 deb rpm bundle: export PIP_FIND_LINKS := $(CURDIR)/build/wheelhouse
-deb rpm bundle: setup  ## build packages in dist/ from the wheelhouse, without a network (bundle: MODELS=FOLDER)
+deb rpm bundle: build/wheelhouse setup  ## build packages in dist/ from the wheelhouse, without a network (bundle: MODELS=FOLDER)
 	@$(BIN)/python packaging/build $@ $(if $(MODELS),--models $(MODELS))
 
+test-packages: dev build/wheelhouse ; TEST_PACKAGES=1 $(BIN)/pytest tests/packaging  ## the real packages, bundle and container
 test-system: dev deb  ## install the .deb in a Debian under systemd-nspawn and try all that can happen there (root)
 	@TEST_SYSTEM=$$(ls -t dist/inferd_*.deb | head -1) $(BIN)/pytest tests/system
 

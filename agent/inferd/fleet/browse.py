@@ -74,15 +74,15 @@ class AsyncBrowser:
 
     async def close(self) -> None:
         """Stop looking; idempotent."""
+        if self._browser is not None:
+            await self._browser.async_cancel()
         tasks = [*self._look_ups.values(), *([self._follower] if self._follower else [])]
         for waiting in (*tasks, *self._settling.values()):
             waiting.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._browser is not None:
-            await self._browser.async_cancel()
+        self._settling.clear()
         if self._zeroconf is not None:
             await self._zeroconf.async_close()
-        self._settling.clear()
         self._browser = self._zeroconf = self._follower = None
 
     def devices(self) -> tuple[Device, ...]:
@@ -103,9 +103,10 @@ class AsyncBrowser:
 
     def _forget(self, name: str) -> None:
         """End what is under way for a device: there is news of it."""
-        for waiting in (self._look_ups.pop(name, None), self._settling.pop(name, None)):
-            if waiting is not None:
-                waiting.cancel()
+        if task := self._look_ups.pop(name, None):
+            task.cancel()
+        if timer := self._settling.pop(name, None):
+            timer.cancel()
 
     def _begin(self, zeroconf: Zeroconf, name: str) -> None:
         self._settling.pop(name, None)
@@ -154,9 +155,13 @@ class AsyncBrowser:
         while True:
             await asyncio.sleep(FOLLOW_EVERY_S)
             found = await asyncio.to_thread(find_interfaces, self._patterns)
-            if found != self._interfaces and self._zeroconf is not None:
-                self._interfaces = found
+            if found == self._interfaces or self._zeroconf is None:
+                continue
+            self._interfaces = found
+            try:
                 await self._zeroconf.async_update_interfaces(interfaces=multicast_choices(found))
+            except OSError as error:  # it may be gone again; the next change is followed
+                log.warning("cannot look on %s: %s", ", ".join(each.name for each in found), error)
 
 
 class Browser:

@@ -27,10 +27,11 @@ from tests.fleet.network import Network
 
 pytestmark = pytest.mark.skipif(bool(network.missing()), reason=network.missing() or "-")
 
-IS_WHOLE = bool(os.environ.get("TEST_FLEET"))
-CALLS = 5000 if IS_WHOLE else 300
+CALLS = int(os.environ.get("FLEET_CALLS", "300"))
+IS_WHOLE = CALLS >= 5000
 DEVICES = ("one", "two", "three", "four", "five")
-WORK_LAYERS = 96
+EVEN_LAYERS = 96
+UNEVEN_LAYERS = 256  # so long that all that comes on top is little beside it, at both speeds
 
 
 class Caller:
@@ -126,8 +127,8 @@ def lan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
         for name in DEVICES:
             daemon = hosts[name].daemon(folder / name, args=("--lan",))
             onnx_models.mlp(daemon.models / "mlp" / "1" / "model.onnx")
-            onnx_models.slow(daemon.models / "even" / "1" / "model.onnx", layers=WORK_LAYERS, width=256)
-            layers = WORK_LAYERS * (3 if name == "five" else 1)
+            onnx_models.slow(daemon.models / "even" / "1" / "model.onnx", layers=EVEN_LAYERS, width=256)
+            layers = UNEVEN_LAYERS * (3 if name == "five" else 1)
             onnx_models.slow(daemon.models / "uneven" / "1" / "model.onnx", layers=layers, width=256)
             daemons[name] = daemon
         first = daemons["one"]
@@ -194,10 +195,10 @@ def test_a_slow_device_gets_its_proportion(lan: Lan) -> None:
     with lan.caller() as caller:
         caller.wait_for(5)
         lan.spread(caller, "uneven", CALLS // 6)
-        shares = lan.spread(caller, "uneven", CALLS)
+        shares = lan.spread(caller, "uneven", CALLS // 2)
     print(shares)
     slow = shares.pop("five") / (sum(shares.values()) / 4)
-    assert 0.22 <= slow <= 0.45 if IS_WHOLE else 0.05 <= slow <= 0.7, slow
+    assert 0.24 <= slow <= 0.45 if IS_WHOLE else 0.05 <= slow <= 0.7, slow
 
 
 def test_an_impostor_gets_no_request(lan: Lan) -> None:

@@ -26,12 +26,14 @@ from inferd.errors import (
 )
 from inferd.fleet.record import Device, Load
 
-# What a device says of itself is late and may be our own doing, so it counts for little; its answers say the rest.
-LOAD_WEIGHTS: dict[Load, float] = {"idle": 1.0, "light": 1.0, "busy": 0.8, "full": 0.3}
+# What a device says of itself is late, coarse and may be our own doing: newcomers are judged by it. Once there are
+# answers they say more, but for a device that is full.
+LOAD_SPEEDS: dict[Load, float] = {"idle": 1.0, "light": 0.9, "busy": 0.6, "full": 0.3}
 # The slowest is still drawn so often, or nobody would learn that it has become fast again.
 MOST_WEIGHT = 20.0
 # Latencies this far from the typical one, or nearer, are taken for noise.
 NOISE = 1.5
+LEAST_S = 1e-9
 GAIN = 0.1
 # One answer counts for at most so many times the usual: a hiccup is no speed.
 MAX_SURPRISE = 4.0
@@ -296,22 +298,26 @@ class Pool:
         return min(member.visit_at_s, silence_ends_s)
 
     def _weights(self, members: Iterable[Member], path: str) -> list[float]:
-        """How often each is drawn: by its speed, where that is not the typical one; newcomers count as typical."""
-        latencies_s = [(each, each.latency_s(path)) for each in members]
+        """How often each is drawn: by its speed, where that is not the typical one."""
+        latencies_s = [(each.device.load, each.latency_s(path)) for each in members]
         known_s = [latency_s for _, latency_s in latencies_s if latency_s is not None]
-        typical_s = median(known_s) if known_s else 1.0
-        return [
-            LOAD_WEIGHTS[each.device.load] * _speed(typical_s if latency_s is None else latency_s, typical_s)
-            for each, latency_s in latencies_s
-        ]
+        typical_s = median(known_s) if known_s else 0.0
+        return [_speed(load, latency_s, typical_s) for load, latency_s in latencies_s]
 
     def _draw(self, weights: list[float]) -> int:
         return self._rng.choices(range(len(weights)), weights)[0]
 
 
-def _speed(latency_s: float, typical_s: float) -> float:
-    speed = typical_s / max(latency_s, 1e-9)
-    return 1.0 if 1 / NOISE < speed < NOISE else min(max(speed, 1 / MOST_WEIGHT), MOST_WEIGHT)
+def _speed(load: Load, latency_s: float | None, typical_s: float) -> float:
+    """How many times as fast as the typical device."""
+    if latency_s is None:
+        return LOAD_SPEEDS[load]
+    speed = max(typical_s, LEAST_S) / max(latency_s, LEAST_S)
+    if 1 / NOISE < speed < NOISE:
+        speed = 1.0
+    if load == "full":
+        speed *= LOAD_SPEEDS["full"]
+    return min(max(speed, 1 / MOST_WEIGHT), MOST_WEIGHT)
 
 
 def _place(device: Device) -> tuple[object, ...]:

@@ -25,7 +25,7 @@ from inferd.errors import (
 )
 from inferd.fleet import pool as rules
 from inferd.fleet.pool import Lease, Member, Models, Pool
-from inferd.fleet.record import Device
+from inferd.fleet.record import Device, Load
 
 MODELS: Models = frozenset({("m", "1")})
 PATH = "/v2/models/m/infer"
@@ -131,13 +131,19 @@ def test_latencies_are_bounded() -> None:
     assert member.latency_s(PATH) is not None
 
 
-def test_a_full_device_is_called_less() -> None:
-    """What a device says of its load counts, though not all."""
+@pytest.mark.parametrize(
+    ("load", "is_new", "is_less"), [("full", 1, 1), ("full", 0, 1), ("busy", 1, 1), ("busy", 0, 0)]
+)
+def test_what_a_device_says_of_its_load(load: Load, is_new: bool, is_less: bool) -> None:
+    """It counts while nothing else is known of the device, and always when it is full."""
     pool = pool_of("a", "b")
-    pool.put(device("b", load="full"))
+    pool.put(device("b", load=load))
+    for member in pool.members:
+        if not is_new:
+            pool.answered(pool.begin(member, PATH))
     firsts = [pool.choose("m", None, PATH, ()) for _ in range(1000)]
     share = sum(member is not None and member.device.name == "b" for member in firsts)
-    assert 180 < share < 290
+    assert share < 420 if is_less else share > 450
 
 
 def test_only_devices_that_serve_the_model() -> None:

@@ -8,7 +8,6 @@ installed with, so that the same sources give the same tree.
 from __future__ import annotations
 
 import filecmp
-import gzip
 import os
 import shutil
 import sys
@@ -103,10 +102,7 @@ def _documents(folder: Path) -> None:
     _copy(ROOT / "LICENSE", folder / "copyright")
     _copy(ROOT / "README.md", folder / "README.md")
     for path in (ROOT / "docs").glob("*.md"):
-        if path.name != "CHANGELOG.md":
-            _copy(path, folder / path.name)
-    packed = gzip.compress((ROOT / "docs/CHANGELOG.md").read_bytes(), 9, mtime=0)
-    (folder / "changelog.gz").write_bytes(packed)
+        _copy(path, folder / path.name)
 
 
 def _copy(source: Path, to: Path) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 SUITE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-user-session", "python3", "adduser", "procps")
+# As it was before the tests' own home took its place.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferd-tests"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -33,11 +35,10 @@ def unmet() -> str:
 
 def base_tree() -> Path:
     """The Debian to boot, made at the first call and kept in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferd-tests"
-    cache.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
-    made, half = cache / f"{SUITE}-{digest}", cache / f"{SUITE}.half"
-    with (cache / "lock").open("w") as lock:
+    made, half = CACHE / f"{SUITE}-{digest}", CACHE / f"{SUITE}.half"
+    with (CACHE / "debian.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             shutil.rmtree(half, ignore_errors=True)

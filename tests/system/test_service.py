@@ -13,7 +13,7 @@ import pytest
 from tests.system.conftest import APT, DIGITS
 from tests.system.container import Container
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("system")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("system")]
 
 ROW = json.dumps([[[[0.0] * 8] * 8]])
 CONFIG = "/etc/inferd/inferd.toml"

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 
 # Runs remembered at each number of rows, and the fewest that count.
 WINDOW = 64
-_LEAST_RUNS = 3
-# What was not seen for so long is forgotten: the machine may be another by now.
-FRESH_NS = 30_000_000_000
+_LEAST_RUNS = 5
+# What was not seen for so long, or for so many of its own runs, is forgotten: a size that looked bad while the machine was
+# disturbed is tried again, and trying takes no more than a tenth of the time.
+FRESH_NS = 2_000_000_000
+_FRESH_RUNS = 50
 # Figures are worked out anew after so many runs, and more often at first.
 _REFRESH_RUNS = 16
 # The share of runs that are not to take longer than `slow_ns`.
@@ -22,6 +24,8 @@ _SLOW = 0.95
 # Rows are run together where that is at least this much faster, and then as few as come this close to the best.
 LEAST_GAIN = 1.1
 _NEAR_BEST = 0.97
+# What a batch costs beside its run: claims, gathering, settling, waking its callers.
+_BESIDE_NS = 50_000.0
 
 
 class _Window:
@@ -37,6 +41,9 @@ class _Window:
         self.typical = self.slow = 0.0
 
     def add(self, took_ns: float, now_ns: int) -> None:
+        if self._is_old(now_ns):
+            self.runs.clear()
+            self.at = 0
         if len(self.runs) < WINDOW:
             self.runs.append(took_ns)
         else:
@@ -53,7 +60,10 @@ class _Window:
             self.is_changed = False
 
     def is_fresh(self, now_ns: int) -> bool:
-        return len(self.runs) >= _LEAST_RUNS and now_ns - self.seen_ns <= FRESH_NS
+        return len(self.runs) >= _LEAST_RUNS and not self._is_old(now_ns)
+
+    def _is_old(self, now_ns: int) -> bool:
+        return now_ns - self.seen_ns > max(FRESH_NS, _FRESH_RUNS * self.typical)
 
 
 class Profile:
@@ -99,11 +109,11 @@ class Profile:
         if sizes[-1] != most:
             sizes.append(most)
         one = self.typical_ns(1)
-        gains = [rows * one / (self.typical_ns(rows) or 1.0) for rows in sizes]
-        best = max(gains)
-        if best < LEAST_GAIN:
+        if max(rows * one / (self.typical_ns(rows) or 1.0) for rows in sizes) < LEAST_GAIN:
             return 1
-        return next(rows for rows, gain in zip(sizes, gains, strict=True) if gain >= _NEAR_BEST * best)
+        rates = [rows / (self.typical_ns(rows) + _BESIDE_NS) for rows in sizes]
+        best = max(rates)
+        return next(rows for rows, rate in zip(sizes, rates, strict=True) if rate >= _NEAR_BEST * best)
 
     def rows_within(self, time_ns: float, most: int) -> int:
         """The most rows up to `most` whose runs are nearly all over in that time; 1 where none are."""

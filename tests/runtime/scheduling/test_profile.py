@@ -77,9 +77,9 @@ def test_the_slow_ones_are_known() -> None:
 
 
 def test_two_strange_runs_prove_nothing() -> None:
-    """A size counts as known after three runs, and a rare slow run does not change what is typical."""
+    """A size counts as known after five runs, and a rare slow run does not change what is typical."""
     profile = Profile(STEEP, 1000.0, 16)
-    observe(profile, 16, 90_000.0, count=2)
+    observe(profile, 16, 90_000.0, count=4)
     assert profile.typical_ns(16) == 2500 * US
     observe(profile, 1, 1000.0, count=20)
     observe(profile, 1, 50_000.0, count=1)
@@ -96,6 +96,26 @@ def test_what_was_not_seen_for_long_is_forgotten() -> None:
     observe(profile, 1, 1000.0, now_ns=FRESH_NS + 1)
     assert profile.typical_ns(16) == 2500 * US
     assert profile.useful_rows(16) == 16
+    observe(profile, 16, 2600.0, count=5, now_ns=FRESH_NS + 1)
+    observe(profile, 1, 1000.0, now_ns=FRESH_NS + 1)
+    assert profile.typical_ns(16) == 2600 * US
+
+
+def test_long_runs_are_remembered_longer() -> None:
+    """Trying a size again takes a tenth of the time at most: what takes long is tried seldom."""
+    profile = Profile(STEEP, 1000.0, 16)
+    observe(profile, 16, 400_000.0)
+    observe(profile, 1, 1000.0, now_ns=50 * 400_000 * US)
+    assert profile.typical_ns(16) == 400_000 * US
+    observe(profile, 1, 1000.0, now_ns=50 * 400_000 * US + 1)
+    assert profile.typical_ns(16) == 2500 * US
+
+
+def test_what_a_batch_costs_beside_its_run_counts() -> None:
+    """Where runs of a row take next to nothing, larger batches than the runs alone ask for serve more."""
+    micro = ((1, 10.0), (2, 11.0), (4, 16.0), (8, 32.0), (16, 64.0))
+    slow = tuple((rows, 1000 * took) for rows, took in micro)
+    assert (Profile(micro, 10.0, 16).useful_rows(16), Profile(slow, 10_000.0, 16).useful_rows(16)) == (16, 4)
 
 
 @pytest.mark.parametrize(("curve", "most", "rows"), [(STEEP, 16, 16), (STEEP, 6, 6), (KNEE, 16, 4), (FLAT, 16, 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import pytest
 from inferd import AsyncClient
 from inferd.errors import InferdError, NotFound, Unauthenticated
 from inferd_agent.errors import ConfigError
-from inferd_agent.gateway.bootstrap import read_settings
 from inferd_agent.gateway.envoy import Envoy, find_envoy
 from inferd_agent.gateway.files import Files
+from inferd_agent.gateway.settings import read_settings
 from inferd_agent.gateway.upstream import Member
 from tests import onnx_models
 from tests.agent.gateway.devices import device
@@ -78,7 +79,7 @@ class Gateway:
 
     def __init__(self, folder: Path, token: str) -> None:
         port = free_port()
-        settings = read_settings(f"tcp:127.0.0.1:{port}?tls=off&insecure=on", timeout_s=20, cert="", key="")
+        settings = read_settings(f"tcp:127.0.0.1:{port}?tls=off&insecure=on", patience_s=0.5)
         self.files = Files(folder)
         self.files.prepare(settings)
         self.files.update(())
@@ -156,11 +157,23 @@ async def test_a_pinned_certificate_is_enough(fleet: Fleet, gateway: Gateway) ->
     assert await gateway.client.is_ready("mlp")
 
 
+async def test_a_device_that_hangs_keeps_nobody_waiting(fleet: Fleet, gateway: Gateway) -> None:
+    """Its connections stay open, and it answers nothing: after a while another device is asked."""
+    await gateway.follow(fleet.one.member(), fleet.two.member(), healthy=2)
+    assert fleet.two.daemon.process is not None
+    fleet.two.daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(6):  # half of them meet it, until the health check notices
+            assert (await gateway.client.infer("mlp", ROW, timeout_s=20))["probabilities"].shape == (1, 10)
+    finally:
+        fleet.two.daemon.process.send_signal(signal.SIGCONT)
+
+
 async def test_a_port_that_is_taken_is_said(fleet: Fleet, tmp_path: Path) -> None:
     """The start ends with Envoy's own words above."""
     url = f"tcp:127.0.0.1:{fleet.one.port}?tls=off&insecure=on"
     files = await asyncio.to_thread(Files, tmp_path)
-    await asyncio.to_thread(files.prepare, read_settings(url, timeout_s=20, cert="", key=""))
+    await asyncio.to_thread(files.prepare, read_settings(url))
     await asyncio.to_thread(files.update, ())
     envoy = Envoy(await asyncio.to_thread(find_envoy), files.bootstrap, drain_s=1)
     with pytest.raises(ConfigError, match="Envoy ended"):

@@ -26,6 +26,8 @@ DEFAULT_LISTEN = "tcp:127.0.0.1:8471?tls=off&insecure=on"
 @click.option("--token", metavar="TOKEN", help="To ask devices for their models (scope read).  [env: INFERD_TOKEN]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0.1, 86_400), default=60.0, show_default=True,
               metavar="S", help="The longest that a call may take, repeats and all.")  # fmt: skip
+@click.option("--patience", "patience_s", type=click.FloatRange(0.05, 86_400), default=5.0, show_default=True,
+              metavar="S", help="Without an answer for so long, another device is asked as well.")  # fmt: skip
 @click.option("--drain", "drain_s", type=click.FloatRange(0, 3600), default=30.0, show_default=True, metavar="S",
               help="How long a stop waits for calls under way.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path), metavar="DIR", help="For the files that Envoy follows.")
@@ -41,6 +43,7 @@ def command(
     trust: Path | None,
     token: str | None,
     timeout_s: float,
+    patience_s: float,
     drain_s: float,
     folder: Path | None,
     prints: bool,
@@ -58,10 +61,10 @@ def command(
     that serves its model and has the fewest calls under way; what a device did not answer is repeated on another.
     """
     from inferd_agent.config import Paths
-    from inferd_agent.gateway.bootstrap import read_settings
     from inferd_agent.gateway.gateway import Sources, look_once, serve
+    from inferd_agent.gateway.settings import read_settings
 
-    settings = read_settings(listen, timeout_s=timeout_s, cert=cert, key=key)
+    settings = read_settings(listen, timeout_s=timeout_s, patience_s=patience_s, cert=cert, key=key)
     sources = Sources(interfaces, trust, token or os.environ.get("INFERD_TOKEN"))
     if prints:
         print_json(look_once(settings, sources, wait_s))

@@ -6,13 +6,11 @@ Pure. Envoy watches `clusters.json`, `endpoints.json` and `certificate.json` and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inferd_agent.config import Listener, parse_listener
-from inferd_agent.errors import ConfigError
 from inferd_agent.gateway import front, upstream
+from inferd_agent.gateway.settings import Settings
 from inferd_agent.gateway.upstream import Member
 
 Json = dict[str, Any]
@@ -22,31 +20,6 @@ CLUSTERS, ENDPOINTS, CERTIFICATE, BOOTSTRAP, ADMIN = (
 )  # fmt: skip
 SECRET = "front"  # noqa: S105  a name
 _TYPES = "type.googleapis.com/envoy"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the administrator chose; `cert` and `key` are absolute paths (PEM), empty without TLS."""
-
-    listen: Listener
-    timeout_s: float = 60.0
-    cert: str = ""
-    key: str = ""
-
-
-def read_settings(listen: str, *, timeout_s: float, cert: str, key: str) -> Settings:
-    """Check what was given together; raises ConfigError."""
-    listener = parse_listener(listen)
-    if listener.kind == "unix" and listener.tls:
-        raise ConfigError(f"listener {listen!r}: Envoy speaks no TLS on Unix sockets here; write {listen}?tls=off")
-    if listener.tls and not (cert and key):
-        raise ConfigError(
-            f"listener {listen!r}: TLS needs --cert and --key; without TLS write tcp:127.0.0.1:PORT?tls=off&insecure=on"
-        )
-    if not listener.tls and (cert or key):
-        raise ConfigError(f"listener {listen!r} has tls=off, so --cert and --key have no effect; drop one or the other")
-    paths = (str(Path(path).absolute()) if path else "" for path in (cert, key))
-    return Settings(listener, timeout_s, *paths)
 
 
 def following(settings: Settings, folder: Path) -> Json:
@@ -85,7 +58,7 @@ def whole(settings: Settings, members: Iterable[Member]) -> Json:
 
 
 def _frame(settings: Settings, certificates: Json) -> Json:
-    listener = front.listener(settings.listen, settings.timeout_s, certificates if settings.listen.tls else None)
+    listener = front.listener(settings, certificates if settings.listen.tls else None)
     return {
         "node": {"id": "inferd-gateway", "cluster": "inferd"},
         "overload_manager": front.overload_manager(),

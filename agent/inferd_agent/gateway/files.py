@@ -14,7 +14,8 @@ import msgspec
 from inferd_agent.errors import ConfigError
 from inferd_agent.files import make_private_folder, write_atomically
 from inferd_agent.gateway import bootstrap
-from inferd_agent.gateway.bootstrap import Json, Settings
+from inferd_agent.gateway.bootstrap import Json
+from inferd_agent.gateway.settings import Settings
 from inferd_agent.gateway.upstream import Member
 
 

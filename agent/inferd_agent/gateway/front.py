@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from inferd_agent.config import Listener
+from inferd_agent.gateway.settings import Settings
 from inferd_agent.gateway.upstream import CLUSTER, MODELS
 
 Json = dict[str, Any]
@@ -23,14 +24,14 @@ _LIVE = '{"live":true}'
 _ELSEWHERE = "the gateway passes inference, metadata and readiness on; for everything else call the device itself"
 
 
-def listener(listen: Listener, timeout_s: float, certificates: Json | None) -> Json:
+def listener(settings: Settings, certificates: Json | None) -> Json:
     """The listener; `certificates` says in Envoy's words where its certificate comes from, None without TLS."""
-    chain: Json = {"filters": [_connection_manager(timeout_s)]}
+    chain: Json = {"filters": [_connection_manager(settings)]}
     if certificates is not None:
         chain["transport_socket"] = _tls(certificates)
     return {
         "name": "front",
-        "address": _address(listen),
+        "address": _address(settings.listen),
         # How much of a request is kept for repeating it.
         "per_connection_buffer_limit_bytes": REPEATED_BYTES,
         "filter_chains": [chain],
@@ -71,7 +72,7 @@ def _address(listen: Listener) -> Json:
     return {"socket_address": {"address": listen.host, "port_value": listen.port}}
 
 
-def _connection_manager(timeout_s: float) -> Json:
+def _connection_manager(settings: Settings) -> Json:
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -82,18 +83,15 @@ def _connection_manager(timeout_s: float) -> Json:
             "path_with_escaped_slashes_action": "REJECT_REQUEST",
             "server_header_transformation": "PASS_THROUGH",
             "preserve_external_request_id": True,
-            "common_http_protocol_options": {
-                "idle_timeout": "75s",
-                "headers_with_underscores_action": "REJECT_REQUEST",
-            },
+            "common_http_protocol_options": {"idle_timeout": "75s"},
             "request_headers_timeout": "10s",
-            "stream_idle_timeout": f"{timeout_s + 5:g}s",
+            "stream_idle_timeout": f"{settings.timeout_s + 5:g}s",
             "http_filters": [_name_the_model(), _router()],
             "local_reply_config": _own_answers(),
             "route_config": {
                 "name": "front",
                 "validate_clusters": False,  # the cluster comes from a file, a moment later
-                "virtual_hosts": [{"name": "v2", "domains": ["*"], "routes": _routes(timeout_s)}],
+                "virtual_hosts": [{"name": "v2", "domains": ["*"], "routes": _routes(settings)}],
             },
         },
     }
@@ -146,9 +144,14 @@ def _own_answers() -> Json:
     }
 
 
-def _routes(timeout_s: float) -> list[Json]:
+def _routes(settings: Settings) -> list[Json]:
     """Each repeatable: inference and reading have no lasting effect."""
-    onward = {"cluster": CLUSTER, "timeout": f"{timeout_s:g}s", "retry_policy": _retry_policy()}
+    onward = {
+        "cluster": CLUSTER,
+        "timeout": f"{settings.timeout_s:g}s",
+        "retry_policy": _retry_policy(settings.patience_s),
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
     reads = f"{_MODEL}(/ready|/config)?$"
     return [
         {"match": _method("GET", {"path": "/v2/health/live"}), "direct_response": _direct(200, _LIVE)},
@@ -161,15 +164,22 @@ def _routes(timeout_s: float) -> list[Json]:
     ]
 
 
-def _retry_policy() -> Json:
+def _retry_policy(patience_s: float) -> Json:
     """What a device did not answer, or refused because it was full, not ready or had just dropped the model, another
-    may answer. An engine's fault (500) is passed on, or one bad request would fail on several devices."""
+    may answer. An engine's fault (500) is passed on, or one bad request would fail on several devices.
+
+    A device that hangs or is cut off breaks no connection: after `patience_s` a second one is asked, while the first
+    may still answer, for it may just be slow.
+    """
     return {
+        "per_try_timeout": f"{patience_s:g}s",
         "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes",
         "retriable_status_codes": [404, 429, 503],
         "num_retries": RETRIES,
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-        "host_selection_retry_max_attempts": 5,
+        # A device that refuses connections has nothing under way, so the balancer likes it best: it must be asked again
+        # and again for another one.
+        "host_selection_retry_max_attempts": 64,
         "retry_host_predicate": [
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",

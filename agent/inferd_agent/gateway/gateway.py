@@ -17,10 +17,11 @@ from inferd.errors import TLSError
 from inferd.fleet.browse import AsyncBrowser
 from inferd.fleet.trust import TrustStore
 from inferd_agent import logs, systemd
-from inferd_agent.gateway.bootstrap import Settings, whole
+from inferd_agent.gateway.bootstrap import whole
 from inferd_agent.gateway.envoy import Envoy, find_envoy
 from inferd_agent.gateway.files import Files
 from inferd_agent.gateway.roster import Roster, asking
+from inferd_agent.gateway.settings import Settings
 from inferd_agent.gateway.upstream import Member
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Gateway:
 
     def _status(self) -> str:
         names = ", ".join(member.device.name for member in self._members[:20])
-        return f"{len(self._members)} devices{f': {names}' if names else ''}"
+        count = len(self._members)
+        return f"{count} {'device' if count == 1 else 'devices'}{f': {names}' if names else ''}"
 
 
 @contextlib.asynccontextmanager

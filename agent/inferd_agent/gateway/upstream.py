@@ -59,7 +59,6 @@ def cluster(members: Iterable[Member], discovery: Json | None) -> Json:
             "list_as_any": True,
         },
         "health_checks": [_health_check()],
-        "close_connections_on_host_health_failure": True,
         "outlier_detection": _outlier_detection(),
         "circuit_breakers": _circuit_breakers(),
         "transport_socket_matches": [_match(trust, anchors) for trust, anchors in sorted(_anchors(found).items())],

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from inferd_agent.errors import ConfigError
-from inferd_agent.gateway.bootstrap import read_settings, whole
+from inferd_agent.gateway.bootstrap import whole
 from inferd_agent.gateway.envoy import find_envoy
 from inferd_agent.gateway.files import Files
+from inferd_agent.gateway.settings import read_settings
 from inferd_agent.tls import HostNames, TlsMaterial
 from tests.agent.gateway.devices import member
 
@@ -34,7 +35,7 @@ def validate(path: Path) -> None:
 def test_envoy_accepts_it(listen: str, tls: Path, tmp_path: Path) -> None:
     """The bootstrap that follows files, and everything in one piece, for every kind of listener."""
     pair = ("", "") if "off" in listen else (str(tls / "cert.pem"), str(tls / "key.pem"))
-    settings = read_settings(listen, timeout_s=2.5, cert=pair[0], key=pair[1])
+    settings = read_settings(listen, timeout_s=2.5, patience_s=0.1, cert=pair[0], key=pair[1])
     anchors = (tls / "ca.pem").read_text()
     members = [member("a", anchors=anchors, models=("m",)), member("b", anchors=anchors, addresses=("2001:db8::1",))]
     (tmp_path / "whole.json").write_text(json.dumps(whole(settings, members)))
@@ -58,4 +59,4 @@ def test_envoy_accepts_it(listen: str, tls: Path, tmp_path: Path) -> None:
 def test_contradictions_are_refused(listen: str, cert: str, said: str) -> None:
     """Plain text stays on loopback, TLS has a certificate, no option is without effect."""
     with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
-        read_settings(listen, timeout_s=60, cert=cert, key=cert)
+        read_settings(listen, cert=cert, key=cert)

@@ -9,8 +9,8 @@ import pytest
 
 from inferd_agent.errors import ConfigError
 from inferd_agent.gateway import bootstrap, files
-from inferd_agent.gateway.bootstrap import read_settings
 from inferd_agent.gateway.files import Files
+from inferd_agent.gateway.settings import read_settings
 from tests.agent.gateway.devices import member
 
 
@@ -46,7 +46,7 @@ def test_trust_is_written_before_endpoints_and_only_what_changed(tmp_path: Path,
 def test_what_never_changes_is_written_once(tmp_path: Path, written: list[str]) -> None:
     """The bootstrap, and where the certificate lies if there is one."""
     folder = Files(tmp_path)
-    folder.prepare(read_settings("tcp:127.0.0.1:1", timeout_s=60, cert="/c.pem", key="/k.pem"))
+    folder.prepare(read_settings("tcp:127.0.0.1:1", cert="/c.pem", key="/k.pem"))
     assert written == [bootstrap.BOOTSTRAP, bootstrap.CERTIFICATE]
     assert "PRIVATE KEY" not in (tmp_path / bootstrap.CERTIFICATE).read_text()
     folder.close()

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from inferd_agent.config import parse_listener
 from inferd_agent.gateway.front import listener
+from inferd_agent.gateway.settings import read_settings
 
-PLAIN = parse_listener("tcp:127.0.0.1:8471?tls=off&insecure=on")
+PLAIN = "tcp:127.0.0.1:8471?tls=off&insecure=on"
 
 
 def manager(timeout_s: float = 60) -> dict[str, Any]:
-    found: dict[str, Any] = listener(PLAIN, timeout_s, None)["filter_chains"][0]["filters"][0]["typed_config"]
+    settings = read_settings(PLAIN, timeout_s=timeout_s, patience_s=2)
+    found: dict[str, Any] = listener(settings, None)["filter_chains"][0]["filters"][0]["typed_config"]
     return found
 
 
@@ -48,6 +49,10 @@ def test_what_any_device_can_answer_is_passed_on(method: str, path: str) -> None
     onward = route(method, path)["route"]
     assert (onward["cluster"], onward["timeout"]) == ("devices", "60s")
     assert "reset" in onward["retry_policy"]["retry_on"]
+    assert (onward["retry_policy"]["per_try_timeout"], onward["hedge_policy"]["hedge_on_per_try_timeout"]) == (
+        "2s",
+        True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from random import Random
@@ -29,14 +30,14 @@ from inferd.fleet.record import Device, Load
 # What a device says of itself is late, coarse and may be our own doing: newcomers are judged by it. Once there are
 # answers they say more, but for a device that is full.
 LOAD_SPEEDS: dict[Load, float] = {"idle": 1.0, "light": 0.9, "busy": 0.6, "full": 0.3}
-# The slowest is still drawn so often, or nobody would learn that it has become fast again.
-MOST_WEIGHT = 20.0
+# The slowest is still drawn so often, beside the typical one, or nobody would learn that it has become fast again; and
+# one that seems fast from few answers does not get everything.
+MOST_WEIGHT = 8.0
 # Latencies this far from the typical one, or nearer, are taken for noise.
 NOISE = 1.5
+# A device's latency is the median of so many answers: hiccups and first connections do not count, a change soon does.
+RECENT = 15
 LEAST_S = 1e-9
-GAIN = 0.1
-# One answer counts for at most so many times the usual: a hiccup is no speed.
-MAX_SURPRISE = 4.0
 MAX_TIMED = 64
 
 HEDGED_SHARE = 0.1
@@ -72,7 +73,8 @@ class Member:
         self.heard_s = now_s
         self.outs = 0
         self.faults = 0
-        self._latencies_s: dict[str, float] = {}
+        self._recent_s: dict[str, deque[float]] = {}
+        self._typical_s: dict[str, float] = {}
 
     def serves(self, model: str | None, version: str | int | None) -> bool:
         """Whether it does, as far as is known; without a model, whether it serves anything at all."""
@@ -83,17 +85,18 @@ class Member:
         return model in self.names if version is None else (model, str(version)) in self.models
 
     def latency_s(self, path: str) -> float | None:
-        """What calls of this path take there, smoothed."""
-        return self._latencies_s.get(path)
+        """What calls of this path take there, None before the first answer."""
+        return self._typical_s.get(path)
 
     def time(self, path: str, took_s: float) -> None:
         """Learn from one answer."""
-        usual = self._latencies_s.pop(path, None)  # and put at the end, so that the first is the longest unused
-        if usual is None:
-            if len(self._latencies_s) >= MAX_TIMED:
-                del self._latencies_s[next(iter(self._latencies_s))]
-            usual = took_s
-        self._latencies_s[path] = usual + GAIN * (min(took_s, usual * MAX_SURPRISE) - usual)
+        recent = self._recent_s.pop(path, None) or deque(maxlen=RECENT)
+        recent.append(took_s)
+        self._recent_s[path] = recent  # at the end, so that the first is the longest unused
+        self._typical_s[path] = median(recent)
+        if len(self._recent_s) > MAX_TIMED:
+            oldest = next(iter(self._recent_s))
+            del self._recent_s[oldest], self._typical_s[oldest]
 
 
 @dataclass(frozen=True, slots=True)

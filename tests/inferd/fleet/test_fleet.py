@@ -298,6 +298,17 @@ def test_a_plain_client_does_not_pay_for_fleets() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-def test_discover_is_offered_by_both_clients() -> None:
-    """With the same arguments."""
+async def test_both_clients_discover() -> None:
+    """With the same arguments; where there is no device, or no multicast, a call says so."""
     assert Client.discover.__kwdefaults__ == AsyncClient.discover.__kwdefaults__
+    options: dict[str, Any] = {"model": "echo", "interfaces": ("lo",), "wait_s": 0.05, "trust": "/nowhere"}
+    with pytest.raises(errors.ConnectionFailed):
+        async with AsyncClient.discover(**options) as client:
+            await client.infer("echo", {"x": image(1)})
+
+    def in_a_thread() -> None:
+        with Client.discover(**options) as client:
+            client.infer("echo", {"x": image(1)})
+
+    with pytest.raises(errors.ConnectionFailed):
+        await asyncio.to_thread(in_a_thread)

@@ -112,13 +112,29 @@ def test_a_slow_device_gets_its_proportion(callers: int) -> None:
 
 
 def test_a_hiccup_is_no_speed() -> None:
-    """One answer in a hundred that takes a thousand times as long does not banish a device."""
+    """Neither one slow answer nor the first ones, which wait for connections, banish a device; a change is learnt."""
     member = Member(device("a"), 0.0)
-    for took_s in [0.01] * 50 + [10.0]:
+    assert member.latency_s(PATH) is None
+    for took_s in [0.2] * 4 + [0.01] * 8 + [10.0]:
         member.time(PATH, took_s)
-    latency_s = member.latency_s(PATH)
-    assert latency_s is not None
-    assert latency_s < 0.015
+    assert member.latency_s(PATH) == 0.01
+    for _ in range(10):
+        member.time(PATH, 0.03)
+    assert member.latency_s(PATH) == 0.03
+
+
+def test_a_lucky_start_is_not_everything() -> None:
+    """A device whose first answer was much faster than the others' gets no more than its bound, and not for long."""
+    pool = pool_of(*"abcde")
+    for member in pool.members:
+        member.time(PATH, 0.001 if member.device.name == "a" else 0.1)
+    counts = dict.fromkeys("abcde", 0)
+    for _ in range(400):
+        member = pool.choose("m", None, PATH, ())
+        assert member is not None
+        counts[member.device.name] += 1
+        member.time(PATH, 0.01)
+    assert all(40 < count < 160 for count in counts.values()), counts
 
 
 def test_latencies_are_bounded() -> None:
@@ -127,7 +143,7 @@ def test_latencies_are_bounded() -> None:
     for number in range(10 * rules.MAX_TIMED):
         member.time(PATH, 0.01)
         member.time(f"/{number}", 0.01)
-    assert len(member._latencies_s) == rules.MAX_TIMED
+    assert len(member._recent_s) == len(member._typical_s) == rules.MAX_TIMED
     assert member.latency_s(PATH) is not None
 
 

@@ -2,9 +2,10 @@
 
 Closed loops of 1 to 64 callers ask lanes in this process: one whose size adapts from the measured curve, and one for
 each fixed size, a cap that never changes. Short rounds go through all of them in changing order. At every load the
-adaptive size is to reach 0.95 of the fixed one with the best median, which is another at each load and which nobody
-knows beforehand: the ratio is the median of the rounds' ratios. At one connection nothing may wait longer than with a
-batch size of one.
+adaptive size is to reach 0.95 of the best fixed one, which is another at each load and which nobody knows beforehand.
+Of sizes that do the same the luckiest would look best, so the best is picked by the medians of every other round and
+compared in those between, and the other way round; the ratio is the median of all these rounds' ratios. At one
+connection nothing may wait longer than with a batch size of one.
 """
 
 from __future__ import annotations
@@ -51,6 +52,17 @@ def measure(loops: dict[int, ClosedLoop], callers: int, rounds: int, seconds: fl
     return found
 
 
+def ratio_to_best(found: dict[int, list[Pace]]) -> float:
+    """What the adaptive size reaches of the best fixed one, judged in rounds that had no part in picking that."""
+    ratios: list[float] = []
+    for picked, judged in ((0, 1), (1, 0)):
+        rates = {rows: middle(found[rows][picked::2], "per_s") for rows in FIXED}
+        best = max(FIXED, key=rates.__getitem__)
+        pairs = zip(found[0][judged::2], found[best][judged::2], strict=True)
+        ratios += [adaptive.per_s / fixed.per_s for adaptive, fixed in pairs]
+    return statistics.median(ratios)
+
+
 def middle(paces: Sequence[Pace], name: str) -> float:
     return float(statistics.median(getattr(pace, name) for pace in paces))
 
@@ -70,8 +82,7 @@ def report(served: Served, callers: Sequence[int], rounds: int, seconds: float) 
     for count in callers:
         found = measure(loops, count, rounds, seconds)
         rates = {size: middle(paces, "per_s") for size, paces in found.items()}
-        best = max(FIXED, key=rates.__getitem__)
-        ratio = statistics.median(a.per_s / b.per_s for a, b in zip(found[0], found[best], strict=True))
+        ratio = ratio_to_best(found)
         cells = "".join(f"{rates[rows]:>10.0f}" for rows in FIXED)
         print(f"{count:>7}{rates[0]:>12.0f}{middle(found[0], 'mean_rows'):>6.1f}{cells}{ratio:>8.3f}", flush=True)
         name = f"{served.model.name}, {count} callers: of the best fixed size"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 # Runs remembered at each number of rows, and the fewest that count.
 WINDOW = 64
 _LEAST_RUNS = 5
-# What was not seen for so long, or for so many of its own runs, is forgotten: a size that looked bad while the machine was
-# disturbed is tried again, and trying takes no more than a tenth of the time.
+# What was not seen for so long, or for so many of its own runs, is forgotten: a size that looked bad while the machine
+# was disturbed is tried again, and trying takes no more than a tenth of the time.
 FRESH_NS = 2_000_000_000
 _FRESH_RUNS = 50
 # Figures are worked out anew after so many runs, and more often at first.

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,12 +80,13 @@ def test_the_bundle_serves_on_a_machine_without_a_network(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def podman(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def podman() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Runs podman on a store of its own, which is gone afterwards."""
     missing = [tool for tool in ("buildah", "podman", "runc") if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root, and not installed: {', '.join(missing) or 'nothing'}")
-    store = ("--root", tmp_path / "store", "--runroot", tmp_path / "run", "--storage-driver", "vfs")
+    short = tempfile.mkdtemp(prefix="p-")  # podman takes no run folder of more than 50 characters
+    store = ("--root", f"{short}/store", "--runroot", f"{short}/run", "--storage-driver", "vfs")
 
     def call(tool: str, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         own = ("--cgroup-manager", "cgroupfs", "--runtime", "runc") if tool == "podman" else ()
@@ -95,6 +97,7 @@ def podman(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess
     yield call
     call("podman", "rm", "--all", "--force", "--volumes", check=False)
     call("buildah", "rmi", "--all", "--force", check=False)
+    shutil.rmtree(short, ignore_errors=True)
 
 
 def test_a_container_serves_without_rights(

@@ -66,7 +66,7 @@ class AsyncBrowser:
     async def start(self) -> None:
         """Begin to look; OSError where no multicast is to be had."""
         self._interfaces = await asyncio.to_thread(find_interfaces, self._patterns)
-        self._zeroconf = open_zeroconf(self._interfaces)
+        self._zeroconf = await open_zeroconf(self._interfaces)
         from zeroconf.asyncio import AsyncServiceBrowser
 
         self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._heard])
@@ -77,10 +77,12 @@ class AsyncBrowser:
         if self._browser is not None:
             await self._browser.async_cancel()
         tasks = [*self._look_ups.values(), *([self._follower] if self._follower else [])]
-        for waiting in (*tasks, *self._settling.values()):
-            waiting.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        for timer in self._settling.values():
+            timer.cancel()
         self._settling.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._zeroconf is not None:
             await self._zeroconf.async_close()
         self._browser = self._zeroconf = self._follower = None

@@ -6,10 +6,12 @@ else on every machine, and a device that announces 172.17.0.1 sends its callers 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
@@ -74,8 +76,9 @@ def multicast_choices(interfaces: Iterable[Interface]) -> list[str | int]:
     return choices
 
 
-def open_zeroconf(interfaces: Iterable[Interface]) -> AsyncZeroconf:
+async def open_zeroconf(interfaces: Iterable[Interface]) -> AsyncZeroconf:
     """zeroconf on these interfaces and the running loop, IPv6 too where the machine has it. OSError: no multicast."""
+    await asyncio.to_thread(import_module, "zeroconf.asyncio")  # takes a tenth of a second, which others would wait
     from zeroconf import IPVersion
     from zeroconf.asyncio import AsyncZeroconf
 

@@ -81,6 +81,7 @@ class Advertiser:
     def start(self) -> None:
         """Announce from now on. Where that cannot be, the log says why; the daemon serves all the same."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(_tell_failure)
 
     async def close(self) -> None:
         """Tell that the device drains, say goodbye, and stop; idempotent. Takes at most 2 s."""
@@ -99,14 +100,14 @@ class Advertiser:
         self._zeroconf = self._told = None
 
     async def _run(self) -> None:
+        try:
+            self._interfaces = await asyncio.to_thread(find_interfaces, self._patterns)
+            self._zeroconf = await open_zeroconf(self._interfaces)
+        except OSError as error:
+            log.error("not announced on the LAN, as there is no network for it: %s; see lan.conf for systemd", error)
+            return
         from zeroconf import Error
 
-        self._interfaces = await asyncio.to_thread(find_interfaces, self._patterns)
-        try:
-            self._zeroconf = open_zeroconf(self._interfaces)
-        except OSError as error:
-            log.error("not announced on the LAN: no multicast: %s", error)
-            return
         for looks in itertools.count(1):
             try:
                 if looks % _FOLLOW_LOOKS == 0:
@@ -200,6 +201,11 @@ class Advertiser:
             self._interfaces = found
             log.info("interfaces changed: %s", ", ".join(each.name for each in found) or "none")
             await self._zeroconf.async_update_interfaces(interfaces=multicast_choices(found))
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("announcing ended", exc_info=error)
 
 
 def _info(service: str, device: Device) -> AsyncServiceInfo:

@@ -46,6 +46,14 @@ def test_the_summary_names_models_and_why_they_fail(tmp_path: Path) -> None:
     assert status_line((READY, FAILED, READY)) == "models: 2 ready, 1 failed"
 
 
+def test_on_the_lan_the_summary_tells_what_to_compare(tmp_path: Path) -> None:
+    """The fingerprint for `inferd trust`, and nothing of it without a LAN."""
+    loaded = load(flags={"state.dir": str(tmp_path)})
+    text = summary(loaded, (bound("tcp:[::]:8470"),), (), CA, fingerprint="ab" * 32)
+    assert f"lan        found by `inferd discover`, fingerprint {'ab' * 32}" in text
+    assert "fingerprint" not in summary(loaded, (bound("tcp:[::]:8470"),), (), CA)
+
+
 def test_an_empty_folder_says_where_models_go(tmp_path: Path) -> None:
     """A daemon without models is no riddle."""
     loaded = load(flags={"state.dir": str(tmp_path), "models.path": [str(tmp_path / "m")]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from inferd.fleet.interfaces import Interface
 from inferd.fleet.record import Device
 from inferd_agent.config import Listener
-from inferd_agent.discovery import default_name, find_lan, instance_id
+from inferd_agent.discovery import Advertiser, advertiser, default_name, find_lan, instance_id
 from inferd_agent.discovery.advertiser import LOAD_EVERY_S, LOOK_EVERY_S, REPEAT_EVERY_S, is_due
-from inferd_agent.discovery.facts import LoadMeter, models_digest
+from inferd_agent.discovery.facts import Facts, LoadMeter, models_digest
 from inferd_agent.discovery.reach import reached
 from inferd_agent.sockets import Bound
 from inferd_runtime import ModelDescription, RuntimeFigures, State
@@ -129,3 +130,23 @@ def test_the_name_is_the_hosts_unless_given() -> None:
     assert default_name("", "box.lan") == "box"
     assert default_name("\x1b", "") == "inferd"
     assert default_name("") == os.uname().nodename.split(".")[0][:63]
+
+
+async def test_without_a_network_the_daemon_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Announcing that cannot be is told once, with what to do; starting, asking and closing do no harm."""
+
+    def refuse(patterns: object) -> tuple[Interface, ...]:
+        raise OSError("Address family not supported by protocol")
+
+    facts = Facts("ready", "idle", "", "0.1.0", "ab" * 32)
+    made = bound("127.0.0.1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advertiser, "find_interfaces", refuse)
+        announced = Advertiser(made, lambda: facts, name="a", instance_id="00" * 8)
+        announced.start()
+        await asyncio.wait({announced._task} - {None})  # type: ignore[type-var]
+        assert announced.device is None
+        await announced.close()
+        await announced.close()
+    made.close()
+    assert "lan.conf" in caplog.text

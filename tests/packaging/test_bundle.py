@@ -12,6 +12,8 @@ import pytest
 
 from tests.packaging import wheelhouse
 
+pytestmark = pytest.mark.timeout(240)  # builds, and on a busy machine waits for another worker's build
+
 
 @pytest.fixture(scope="module")
 def bundle(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

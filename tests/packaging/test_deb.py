@@ -13,6 +13,7 @@ import pytest
 
 from tests.packaging import wheelhouse
 
+pytestmark = pytest.mark.timeout(240)  # builds, and on a busy machine waits for another worker's build
 _SITE_PACKAGES = "./opt/inferd/lib/python{}/site-packages/"
 
 

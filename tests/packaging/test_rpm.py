@@ -10,7 +10,10 @@ import pytest
 
 from tests.packaging import wheelhouse
 
-pytestmark = pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not installed")
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(shutil.which("rpmbuild") is None, reason="rpmbuild is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.tracing import Trace
 from yarl import URL
 
@@ -99,6 +100,11 @@ class DeviceConnector(aiohttp.TCPConnector):
         except TimeoutError as error:
             slow = ConnectionRefusedError(None, f"no connection within {self._connect_s:g} s")
             raise aiohttp.ClientConnectorError(req.connection_key, slow) from error
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if should_close:
+            protocol.abort()  # a device that hangs would not answer the polite end of TLS for half a minute
+        super()._release(key, protocol, should_close=should_close)
 
 
 class _Known(AbstractResolver):

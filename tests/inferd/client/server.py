@@ -165,6 +165,7 @@ def serving(server: Server, sites: list[tuple[socket.socket, ssl.SSLContext | No
         for transport in server.peers:  # whose polite end of TLS nobody would wait for
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
+        server.peers.clear()  # they belong to this loop, and the server may be started again
         await runner.cleanup()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)

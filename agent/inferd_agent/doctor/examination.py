@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from inferd import Client, InferdError
-from inferd_agent.config import Loaded, is_loopback
+from inferd_agent.config import Loaded
 from inferd_agent.doctor.doors import ANSWER_S, Door, Wanted, check_doors, knock
 from inferd_agent.doctor.finding import Finding, error, ok
 from inferd_agent.doctor.machine import (
@@ -137,6 +137,4 @@ def _user(unit: Unit) -> User:
 
 
 def _is_on_lan(loaded: Loaded | ConfigError) -> bool:
-    if not isinstance(loaded, Loaded):
-        return False
-    return any(each.kind == "tcp" and not is_loopback(each.host) for each in loaded.listeners)
+    return isinstance(loaded, Loaded) and loaded.config.lan.enabled

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from inferd_runtime.planning.evidence import PlanState as PlanState
     from inferd_runtime.planning.evidence import Trial as Trial
     from inferd_runtime.runtime import Runtime as Runtime
+    from inferd_runtime.spec import Embedding as Embedding
     from inferd_runtime.spec import ModelDescription as ModelDescription
     from inferd_runtime.spec import ModelSpec as ModelSpec
     from inferd_runtime.spec import Plan as Plan
@@ -58,7 +59,7 @@ _ROOMS = {
     "planning.evidence": ("Candidate", "Evidence", "PlanState", "Trial"),
     "options": ("RuntimeFigures", "RuntimeOptions"),
     "runtime": ("Runtime",),
-    "spec": ("ModelDescription", "ModelSpec", "Plan", "Quantisation", "State", "Veto"),
+    "spec": ("Embedding", "ModelDescription", "ModelSpec", "Plan", "Quantisation", "State", "Veto"),
     "stats": ("LATENCY_BUCKETS_S", "BatchStats", "StatsSnapshot"),
     "tensor": ("TensorSpec", "datatype_name"),
 }  # fmt: skip

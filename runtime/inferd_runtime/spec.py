@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Literal
 
 from inferd_runtime.tensor import TensorSpec
 
@@ -95,6 +96,22 @@ class Quantisation:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """How a version embeds text: `tokenizer` is the content of its file, `output` the tensor that is pooled.
+
+    Pooling "mean" and "cls" take one vector a token, "none" takes one a text. `truncates`: of a text longer than
+    `max_tokens` the beginning counts; else it is refused.
+    """
+
+    tokenizer: bytes = field(repr=False)
+    output: str
+    pooling: Literal["mean", "cls", "none"]
+    normalise: bool
+    max_tokens: int
+    truncates: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelDescription:
     """One model version as the outside may see it: a snapshot, never live."""
 
@@ -110,3 +127,4 @@ class ModelDescription:
     plan: Plan | None = None
     quantisation: Quantisation | None = None
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    embedding: Embedding | None = None

@@ -13,7 +13,6 @@ from pathlib import Path
 from inferd_runtime.errors import InferdError, InvalidModel, LoadFailed, ModelNotFound, ModelNotReady
 from inferd_runtime.repository.digest import Settling, fingerprint
 from inferd_runtime.repository.entries import Entry, Model, Snapshot, snapshot_of
-from inferd_runtime.repository.labels import label_paths
 from inferd_runtime.repository.layout import ModelFiles, Refusal, Unfit, VersionFiles, scan
 from inferd_runtime.repository.loading import Loaded, Loader
 from inferd_runtime.repository.settings import ModelSettings, read_settings
@@ -249,7 +248,7 @@ class Keeper:
         if entry.life.state is State.DRAINING:
             model.is_waiting = True
             return
-        watched = (*files.files, folder.settings, *label_paths(folder.folder, settings.labels))
+        watched = (*files.files, folder.settings, *settings.beside(folder.folder))
         content = fingerprint(watched)
         if content == entry.tried and entry.version not in model.forced:
             return

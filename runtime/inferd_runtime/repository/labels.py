@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inferd_runtime.errors import InvalidModel
+from inferd_runtime.repository.beside import read_beside
 
 MAX_LABEL_BYTES = 4 << 20
 MAX_LABELS = 200_000
-
-
-def label_paths(folder: Path, labels: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where the label files should be; not looked at."""
-    return tuple(folder / name for name in labels.values())
 
 
 def read_labels(folder: Path, labels: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -23,19 +19,8 @@ def read_labels(folder: Path, labels: Mapping[str, str]) -> dict[str, tuple[str,
 
 def _read(folder: Path, name: str) -> tuple[str, ...]:
     try:
-        path = (folder / name).resolve(strict=True)
-        if not path.is_relative_to(folder.resolve()):
-            raise InvalidModel(f"labels file {name!r} lies outside the model's folder")
-        if not path.is_file():
-            raise InvalidModel(f"labels file {name!r} is not a regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_LABEL_BYTES + 1)
-        if len(data) > MAX_LABEL_BYTES:
-            raise InvalidModel(f"labels file {name!r} is larger than {MAX_LABEL_BYTES} bytes")
-        lines = data.decode().splitlines()
-    except OSError as error:
-        raise InvalidModel(f"labels file {name!r} cannot be read: {error.strerror}") from None
-    except ValueError:
+        lines = read_beside(folder, name, "labels file", MAX_LABEL_BYTES).decode().splitlines()
+    except UnicodeDecodeError:
         raise InvalidModel(f"labels file {name!r} is not UTF-8 text") from None
     if len(lines) > MAX_LABELS:
         raise InvalidModel(f"labels file {name!r} has more than {MAX_LABELS} lines")

@@ -15,12 +15,13 @@ from typing import Protocol
 from inferd_runtime.errors import InvalidModel, LoadFailed
 from inferd_runtime.job import Job
 from inferd_runtime.repository.digest import digest
+from inferd_runtime.repository.embedding import embedding_of, read_tokenizer
 from inferd_runtime.repository.examine import examine, external_locations
 from inferd_runtime.repository.journal import LoadJournal
 from inferd_runtime.repository.labels import read_labels
 from inferd_runtime.repository.layout import ModelFiles, VersionFiles
 from inferd_runtime.repository.settings import ModelSettings
-from inferd_runtime.spec import ModelSpec, Plan, Quantisation
+from inferd_runtime.spec import Embedding, ModelSpec, Plan, Quantisation
 
 
 class Served(Protocol):
@@ -54,6 +55,7 @@ class Loaded:
     labels: Mapping[str, tuple[str, ...]]
     digest: str
     quantisation: Quantisation | None
+    embedding: Embedding | None = None
 
 
 class Loader:
@@ -81,9 +83,11 @@ class Loader:
         except OSError as error:
             raise LoadFailed(f"its files cannot be read: {error.strerror}") from None
         labels = read_labels(model.folder, settings.labels)
+        tokenizer = read_tokenizer(model.folder, settings.embedding)
         if serving is not None and not is_forced:
-            now = (serving.files.files, serving.digest, serving.settings, serving.labels)
-            if now == (files.files, content, settings, labels):
+            used = serving.embedding.tokenizer if serving.embedding else b""
+            now = (serving.files.files, serving.digest, serving.settings, serving.labels, used)
+            if now == (files.files, content, settings, labels, tokenizer):
                 return serving
         self._check(files)
         key = hashlib.sha256(f"{content} {settings}".encode()).hexdigest()
@@ -97,7 +101,8 @@ class Loader:
             self._journal.end(files.name, files.version)
         try:
             _check_labels(served.spec, settings)
-            return Loaded(served, files, settings, labels, content, _examined(files, served.plan))
+            embedding = embedding_of(served.spec, settings.embedding, tokenizer)
+            return Loaded(served, files, settings, labels, content, _examined(files, served.plan), embedding)
         except BaseException:
             served.close()
             raise

@@ -10,7 +10,7 @@ import difflib
 import os
 import stat
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
@@ -27,6 +27,22 @@ MAX_LINE_DOTS = 64
 _VersionNumber = Annotated[int, Meta(ge=1, le=999_999_999)]
 _VersionList = Annotated[tuple[_VersionNumber, ...], Meta(min_length=1, max_length=100)]
 _LabelFiles = dict[str, Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]]
+
+
+class EmbeddingSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the table `[embedding]` may say: this model of token ids embeds text."""
+
+    tokenizer: Annotated[
+        str,
+        Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$", description='a file name such as "tokenizer.json"'),
+    ] = "tokenizer.json"
+    pooling: Annotated[Literal["mean", "cls", "none"], Meta(description='"mean", "cls" or "none"')] = "mean"
+    normalise: Annotated[bool, Meta(description="true or false")] = True
+    max_tokens: Annotated[int, Meta(ge=1, le=65_536, description="a whole number from 1 to 65536")] = 512
+    truncate: Annotated[bool, Meta(description="true or false")] = False
+    output: Annotated[str, Meta(max_length=255, description='the name of an output, or "" for the first that fits')] = (
+        ""
+    )
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +93,14 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[
         _LabelFiles, Meta(description='a table of output names and file names: [labels] probabilities = "labels.txt"')
     ] = msgspec.field(default_factory=dict)
+    embedding: Annotated[
+        EmbeddingSettings | None, Meta(description='a table: [embedding] tokenizer = "tokenizer.json"')
+    ] = None
+
+    def beside(self, folder: Path) -> tuple[Path, ...]:
+        """Where the files should be that are named here; not looked at."""
+        names = (*self.labels.values(), *((self.embedding.tokenizer,) if self.embedding else ()))
+        return tuple(folder / name for name in names)
 
     def wishes(self) -> Wishes:
         """What planning is asked for."""
@@ -98,6 +122,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _HINTS: dict[str, Any] = get_type_hints(ModelSettings, include_extras=True)
+_EMBEDDING_HINTS: dict[str, Any] = get_type_hints(EmbeddingSettings, include_extras=True)
 # What a union's alternatives cannot carry themselves.
 _OPTIONAL: dict[str, Any] = {
     "variant": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")],
@@ -137,18 +162,23 @@ def parse_settings(data: bytes, place: str) -> ModelSettings:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{place} is not TOML: {error}") from None
-    values: dict[str, Any] = {key: _value(place, key, value) for key, value in table.items()}
-    return ModelSettings(**values)
+    return ModelSettings(**_values(place, table, _HINTS))
 
 
-def _value(place: str, key: str, value: object) -> object:
-    if key not in _HINTS:
-        near = difflib.get_close_matches(key, _HINTS, n=1, cutoff=0.0)[0]
+def _values(place: str, table: Mapping[str, object], hints: dict[str, Any]) -> dict[str, Any]:
+    return {key: _value(place, key, value, hints) for key, value in table.items()}
+
+
+def _value(place: str, key: str, value: object, hints: dict[str, Any]) -> object:
+    if key not in hints:
+        near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
         raise InvalidModel(f"{place}: unknown key {key!r}; the nearest known key is {near!r}")
+    if key == "embedding" and isinstance(value, dict):
+        return EmbeddingSettings(**_values(f"{place}: [embedding]", value, _EMBEDDING_HINTS))
     try:
-        return cast(object, msgspec.convert(value, _OPTIONAL.get(key, _HINTS[key])))
+        return cast(object, msgspec.convert(value, _OPTIONAL.get(key, hints[key])))
     except msgspec.ValidationError:
-        raise InvalidModel(f"{place}: {key} = {_shown(value)}, but it must be {_allowed(key)}") from None
+        raise InvalidModel(f"{place}: {key} = {_shown(value)}, but it must be {_allowed(hints[key])}") from None
 
 
 def _shown(value: object) -> str:
@@ -156,7 +186,5 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _allowed(key: str) -> str:
-    return next(
-        str(meta.description) for meta in _HINTS[key].__metadata__ if isinstance(meta, Meta) and meta.description
-    )
+def _allowed(hint: Any) -> str:
+    return next(str(meta.description) for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description)

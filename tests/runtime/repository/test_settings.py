@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from inferd_runtime.errors import InvalidModel
 from inferd_runtime.repository.labels import read_labels
-from inferd_runtime.repository.settings import MAX_SETTINGS_BYTES, ModelSettings, parse_settings, read_settings
+from inferd_runtime.repository.settings import (
+    MAX_SETTINGS_BYTES,
+    EmbeddingSettings,
+    ModelSettings,
+    parse_settings,
+    read_settings,
+)
 
 EVERYTHING = """
 versions = [1, 3]
@@ -33,6 +39,13 @@ metric = "cosine"
 tolerance = 0.02
 [labels]
 probabilities = "labels.txt"
+[embedding]
+tokenizer = "words.json"
+pooling = "cls"
+normalise = false
+max_tokens = 128
+truncate = true
+output = "hidden"
 """
 
 
@@ -41,10 +54,10 @@ def test_every_key_is_read() -> None:
     settings = parse_settings(EVERYTHING.encode(), "model.toml")
     assert settings == ModelSettings(
         (1, 3), "int8", "openvino", "cpu", "f32", 2, 3, 8, 4, "on", "throughput", "process", "cosine", 0.02,
-        {"probabilities": "labels.txt"},
+        {"probabilities": "labels.txt"}, EmbeddingSettings("words.json", "cls", False, 128, True, "hidden"),
     )  # fmt: skip
     wishes = settings.wishes()
-    asked = {*ModelSettings.__struct_fields__} - {"versions", "labels"}
+    asked = {*ModelSettings.__struct_fields__} - {"versions", "labels", "embedding"}
     assert asked == {field.name for field in fields(wishes)} - {"rows"}
     for key in asked:
         assert getattr(wishes, key) == getattr(settings, key)
@@ -53,6 +66,22 @@ def test_every_key_is_read() -> None:
 def test_no_file_means_defaults(tmp_path: Path) -> None:
     """A model needs no settings."""
     assert read_settings(tmp_path / "model.toml", (tmp_path,)) == parse_settings(b"", "model.toml") == ModelSettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[embedding]\npoling = 'mean'", r"\[embedding\]: unknown key 'poling'; the nearest known key is 'pooling'"),
+        ("[embedding]\npooling = 'max'", r"\[embedding\]: pooling = 'max', but it must be \"mean\", \"cls\" or"),
+        ("[embedding]\nmax_tokens = 0", r"\[embedding\]: max_tokens = 0, but it must be a whole number from 1"),
+        ("[embedding]\ntokenizer = ''", r"\[embedding\]: tokenizer = ''"),
+        ("embedding = 7", r"embedding = 7, but it must be a table"),
+    ],
+)
+def test_a_slip_in_a_table_is_told_with_its_place(text: str, told: str) -> None:
+    """Tables are as strict as the rest."""
+    with pytest.raises(InvalidModel, match=told):
+        parse_settings(text.encode(), "model.toml")
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("theads", "threads"), ("maxbatch", "max_batch"), ("Engine", "engine")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench import models
+from inferd_agent.daemon import COLLECTOR_THRESHOLDS
 from inferd_runtime.engines import Session, SessionOptions
 from inferd_runtime.engines.discover import open_engines
 from inferd_runtime.job import Job
@@ -58,6 +60,9 @@ class Served:
         self.spec = ModelSpec(session.inputs, session.outputs, MAX_ROWS)
         self.curve = measure_curve(session, model.row)
         session.close()
+        gc.collect()  # what follows is as in a daemon whose models are up
+        gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
     def open(self) -> Session:
         return self._engine.open(self.model.path, SessionOptions("cpu", self.streams, 1))

@@ -14,7 +14,7 @@ _BACK_OFF = 0.9
 # So many batches in time give one row back.
 _CLEAN_BATCHES = 32
 # After figures are worked out, batches go uncounted for so long: those of micro-models are many and alike.
-_PAUSE_NS = 5_000_000
+_PAUSE_NS = 20_000_000
 
 
 class Sizing:

@@ -167,7 +167,7 @@ class Driver:
 
     def run(self, count: int, took_us: float = 1000.0, *, is_late: bool = False) -> int:
         for _ in range(count):
-            self.now_ns += 10_000_000
+            self.now_ns += 25_000_000
             self.sizing.ran(self.sizing.rows, int(took_us * US), self.now_ns, is_late)
         return self.sizing.rows
 

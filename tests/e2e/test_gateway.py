@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import time
@@ -21,6 +22,7 @@ from inferd_agent.gateway.envoy import Envoy, find_envoy
 from inferd_agent.gateway.files import Files
 from inferd_agent.gateway.settings import read_settings
 from inferd_agent.gateway.upstream import Member
+from inferd_agent.tls import TlsMaterial
 from tests import onnx_models
 from tests.agent.gateway.devices import device
 from tests.e2e.daemon import Daemon, until
@@ -41,7 +43,7 @@ class Device:
         text = (self.daemon.state / "tls" / anchors).read_text()
         name = self.daemon.folder.name
         found = device(name, addresses=("127.0.0.1",), port=self.port, **fields)
-        return Member(found, text, frozenset({"mlp", name}))
+        return Member(found, text, frozenset({"mlp", "looping", name}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         folder = tmp_path_factory.mktemp("fleet") / name
         for model in ("mlp", name):
             onnx_models.mlp(folder / "models" / model / "1" / "model.onnx")
+        onnx_models.looping(folder / "models" / "looping" / "1" / "model.onnx", width=64)
         port = free_port()
         devices.append(Device(Daemon(folder, listen=(f"tcp:127.0.0.1:{port}",)), port))
     one, two = devices
@@ -77,15 +80,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 class Gateway:
     """Envoy with its files, and a client of it."""
 
-    def __init__(self, folder: Path, token: str) -> None:
+    def __init__(self, folder: Path, token: str, tls: Path | None = None) -> None:
         port = free_port()
         settings = read_settings(f"tcp:127.0.0.1:{port}?tls=off&insecure=on", patience_s=0.5)
+        if tls is not None:
+            cert, key = str(tls / "cert.pem"), str(tls / "key.pem")
+            settings = read_settings(f"tcp:127.0.0.1:{port}", patience_s=30, cert=cert, key=key)
         self.files = Files(folder)
         self.files.prepare(settings)
         self.files.update(())
-        self.envoy = Envoy(find_envoy(), self.files.bootstrap, drain_s=5)
-        self.url = f"http://127.0.0.1:{port}"
-        self.client = AsyncClient(self.url, token=token, timeout_s=20)
+        self.envoy = Envoy(find_envoy(), self.files.bootstrap, drain_s=30)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        self.client = AsyncClient(self.url, token=token, timeout_s=20, ca=tls / "ca.pem" if tls else None)
 
     async def follow(self, *members: Member, healthy: int) -> None:
         """Change the fleet, and wait until Envoy has so many devices that are well."""
@@ -105,14 +111,23 @@ class Gateway:
         return {fields[1].rpartition(":")[2]: int(fields[3]) for fields in totals}
 
 
+@contextlib.asynccontextmanager
+async def running(folder: Path, token: str, tls: Path | None = None) -> AsyncIterator[Gateway]:
+    """A gateway for as long as the block lasts."""
+    found = await asyncio.to_thread(Gateway, folder, token, tls)
+    await found.envoy.start()
+    try:
+        yield found
+    finally:
+        await found.client.close()
+        await found.envoy.stop()
+        found.files.close()
+
+
 @pytest.fixture
 async def gateway(fleet: Fleet, tmp_path: Path) -> AsyncIterator[Gateway]:
-    found = await asyncio.to_thread(Gateway, tmp_path / "gateway", fleet.token)
-    await found.envoy.start()
-    yield found
-    await found.client.close()
-    await found.envoy.stop()
-    found.files.close()
+    async with running(tmp_path / "gateway", fleet.token) as found:
+        yield found
 
 
 async def test_calls_are_balanced_and_verified(fleet: Fleet, gateway: Gateway) -> None:
@@ -167,6 +182,19 @@ async def test_a_device_that_hangs_keeps_nobody_waiting(fleet: Fleet, gateway: G
             assert (await gateway.client.infer("mlp", ROW, timeout_s=20))["probabilities"].shape == (1, 10)
     finally:
         fleet.two.daemon.process.send_signal(signal.SIGCONT)
+
+
+async def test_its_own_tls_and_a_stop_that_waits(fleet: Fleet, tmp_path: Path) -> None:
+    """Callers verify the gateway's certificate; what is under way when it stops is finished."""
+    await asyncio.to_thread(TlsMaterial, tmp_path / "tls")
+    async with running(tmp_path / "gateway", fleet.token, tmp_path / "tls") as gateway:
+        await gateway.follow(fleet.one.member(), healthy=1)
+        call = asyncio.create_task(gateway.client.infer("looping", {"turns": np.array([20_000], np.int64)}))
+        while not await gateway.envoy._active():
+            assert not call.done()
+            await asyncio.sleep(0.005)
+        await gateway.envoy.stop()
+        assert (await call)["y"].shape == (64, 64)
 
 
 async def test_a_port_that_is_taken_is_said(fleet: Fleet, tmp_path: Path) -> None:

@@ -140,15 +140,22 @@ def test_the_gateway_follows_the_lan(tmp_path: Path) -> None:
         assert not any(line["heard"] for line in heard), heard
 
 
-def test_somebody_elses_envoy_gets_the_whole_configuration(tmp_path: Path) -> None:
-    """`--print` holds the devices of now, in one piece, and Envoy accepts it; the token is not in it."""
+def test_for_somebody_elses_envoy(tmp_path: Path) -> None:
+    """`--print` holds the devices of now in one piece, `--no-envoy` keeps files current; no token is in any of it."""
     with Fleet(tmp_path, "d1", models=mlp) as fleet:
-        command = (INFERD, "gateway", "--print", "--trust", str(fleet.trust), "--wait", "5")
-        found = fleet.lan[CALLER].run(*command, env=environment(fleet)).stdout
-        assert fleet.token not in found
+        folder = tmp_path / "gateway"
+        caller, env, base = fleet.lan[CALLER], environment(fleet), (INFERD, "gateway", "--trust", str(fleet.trust))
+        process = caller.popen(*base, "--no-envoy", "--folder", str(folder), "--interface", "eth*", env=env)
+        found = caller.run(*base, "--print", "--wait", "5", env=env).stdout
         (endpoint,) = json.loads(found)["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
         assert endpoint["lb_endpoints"][0]["endpoint"]["hostname"] == "d1"
         assert endpoint["lb_endpoints"][0]["metadata"]["filter_metadata"]["envoy.lb"] == {"models": ["mlp"]}
+        until(lambda: '"d1"' in (folder / "endpoints.json").read_text(), timeout_s=60)
+        files = {path.name: path.read_text() for path in folder.iterdir()}
+        assert sorted(files) == ["bootstrap.json", "clusters.json", "endpoints.json", "lock"]
+        assert fleet.token not in found + "".join(files.values())
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 @contextlib.contextmanager

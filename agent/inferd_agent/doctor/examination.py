@@ -54,7 +54,7 @@ def examine(loaded: Loaded | ConfigError) -> Iterator[Finding]:
     configured = 0
     if isinstance(loaded, Loaded):
         certificates = _certificate_files(loaded)
-        doors = tuple(knock(listener, certificates) for listener in loaded.listeners)
+        doors = tuple(knock(listener, certificates) for listener in loaded.listeners if not listener.grpc)
         configured = loaded.config.runtime.cores
         yield from _examine_configured(loaded, unit, doors)
     else:
@@ -66,7 +66,7 @@ def examine(loaded: Loaded | ConfigError) -> Iterator[Finding]:
     yield from check_engines(engines)
     yield from check_devices(machine, engines)
     yield from check_multicast(listen_to_ourselves(read_interfaces()), is_wanted=_is_on_lan(loaded))
-    yield from check_unit(unit)
+    yield from check_unit(unit, is_on_lan=_is_on_lan(loaded))
 
 
 def _examine_configured(loaded: Loaded, unit: Unit, doors: tuple[Door, ...]) -> Iterator[Finding]:

@@ -13,12 +13,15 @@ from inferd_agent.doctor.finding import Finding, error, ok, warning
 NAME = "inferd.service"
 # What the shipped unit scores, rounded up; `systemd-analyze security` counts from 0 (closed) to 10 (open).
 MOST_EXPOSURE = 1.2
+MOST_ON_LAN = 2.0  # with the shipped drop-ins for the LAN and for GPUs
 _MOST_RESTARTS = 3
 _COMMAND_S = 20.0
 _EXPOSURE = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
 _SPAN = re.compile(r"([0-9.]+)(us|ms|s|min)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
-_PROPERTIES = "LoadState,ActiveState,UnitFileState,User,NRestarts,CPUQuotaPerSecUSec,ControlGroup,NeedDaemonReload"
+_PROPERTIES = (
+    "LoadState,ActiveState,UnitFileState,User,NRestarts,CPUQuotaPerSecUSec,ControlGroup,NeedDaemonReload,PrivateNetwork"
+)
 
 Run = Callable[[Sequence[str]], str | None]
 
@@ -38,6 +41,7 @@ class Unit:
     control_group: str = ""
     needs_reload: bool = False
     exposure: float | None = None
+    has_network: bool = True
 
     @property
     def is_installed(self) -> bool:
@@ -86,6 +90,7 @@ def parse_unit(values: Mapping[str, str], *, is_user: bool) -> Unit:
         parse_span_s(values.get("CPUQuotaPerSecUSec", "")),
         values.get("ControlGroup", ""),
         values.get("NeedDaemonReload") == "yes",
+        has_network=values.get("PrivateNetwork") != "yes",
     )
 
 
@@ -95,8 +100,8 @@ def parse_span_s(text: str) -> float | None:
     return sum(float(count) * _SECONDS[unit] for count, unit in parts) if parts else None
 
 
-def check_unit(unit: Unit) -> Iterator[Finding]:
-    """Each thing that keeps it from coming back by itself, or from being closed."""
+def check_unit(unit: Unit, *, is_on_lan: bool = False) -> Iterator[Finding]:
+    """Each thing that keeps it from coming back by itself, from being closed, or from the network that it wants."""
     if not unit.is_systemd:
         yield ok("unit", "systemd does not run this machine; whoever starts the daemon must restart it, too")
         return
@@ -113,9 +118,16 @@ def check_unit(unit: Unit) -> Iterator[Finding]:
         yield warning(
             "unit", f"systemd restarted the daemon {unit.restarts} times", "journalctl -u inferd | grep -i fail"
         )
-    if unit.exposure is not None and unit.exposure > MOST_EXPOSURE:
+    if is_on_lan and not unit.has_network:
+        yield error(
+            "unit", "lan.enabled is on, but the unit has no network",
+            "install -D -m 644 /usr/share/inferd/drop-ins/lan.conf /etc/systemd/system/inferd.service.d/lan.conf;"
+            " systemctl daemon-reload; systemctl restart inferd",
+        )  # fmt: skip
+    most = MOST_ON_LAN if is_on_lan else MOST_EXPOSURE
+    if unit.exposure is not None and unit.exposure > most:
         yield warning(
-            "unit", f"its exposure is {unit.exposure:g}, as shipped it is at most {MOST_EXPOSURE:g}",
+            "unit", f"its exposure is {unit.exposure:g}, as shipped it is at most {most:g}",
             "systemctl cat inferd shows the drop-in that opens it; systemd-analyze security inferd says how far",
         )  # fmt: skip
     if unit.active_state != "failed":

@@ -20,6 +20,7 @@ NRestarts=2
 CPUQuotaPerSecUSec=1s 500ms
 ControlGroup=/system.slice/inferd.service
 NeedDaemonReload=no
+PrivateNetwork=yes
 """
 
 
@@ -42,6 +43,16 @@ def test_a_unit(unit: Unit, level: Level, said: str) -> None:
     assert (found.level, said in found.text, bool(found.fix)) == (level, True, level is not Level.OK), found
 
 
+def test_the_lan_needs_a_network_and_costs_some_hardening() -> None:
+    """The shipped unit has no network: a LAN without the drop-in is an error, its exposure with the drop-in is none."""
+    closed = replace(WELL, has_network=False)
+    (found, _) = check_unit(closed, is_on_lan=True)
+    assert (found.level, "lan.conf" in found.fix) == (Level.ERROR, True)
+    assert [each.level for each in check_unit(closed)] == [Level.OK]
+    assert [each.level for each in check_unit(replace(WELL, exposure=1.6), is_on_lan=True)] == [Level.OK]
+    assert next(iter(check_unit(replace(WELL, exposure=1.6)))).level is Level.WARNING
+
+
 def test_systemd_is_asked(tmp_path: Path) -> None:
     """The properties of the unit and its exposure, by two commands; a user's unit by the user's manager."""
     asked: list[str] = []
@@ -54,7 +65,7 @@ def test_systemd_is_asked(tmp_path: Path) -> None:
     assert read_unit(is_user=False, run=answer, root=tmp_path) == Unit(is_systemd=False)
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     found = read_unit(is_user=False, run=answer, root=tmp_path)
-    assert found == replace(WELL, restarts=2, quota_cores=1.5)
+    assert found == replace(WELL, restarts=2, quota_cores=1.5, has_network=False)
     assert read_unit(is_user=True, run=answer, root=tmp_path).exposure is None
     assert [line.split(",")[0] for line in asked] == [
         "systemctl show inferd.service --property=LoadState",

@@ -127,4 +127,5 @@ class ModelDescription:
     plan: Plan | None = None
     quantisation: Quantisation | None = None
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    label_files: dict[str, str] = field(default_factory=dict)
     embedding: Embedding | None = None

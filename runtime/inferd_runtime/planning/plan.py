@@ -45,7 +45,8 @@ class Wishes:
 
     `max_batch` 0 means that the first dimension is not a batch, though. `metric` and `tolerance` (0: by the kind of
     output) bound how far a candidate's answers may stray. `isolation` "process" keeps the session in a child process.
-    `rows` > 0 compiles for exactly so many: nothing that settings say, but a measured plan may.
+    `shapes` fix free dimensions of tensors by name, those behind the batch. `rows` > 0 compiles for exactly so many:
+    nothing that settings say, but a measured plan may.
     """
 
     variant: str | None = None
@@ -62,6 +63,7 @@ class Wishes:
     isolation: str = "none"
     metric: str = AUTO
     tolerance: float = 0.0
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

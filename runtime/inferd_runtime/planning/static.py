@@ -16,6 +16,7 @@ from inferd_runtime.engines import Engine, Session, SessionOptions
 from inferd_runtime.engines.host import isolated_engine
 from inferd_runtime.errors import EngineRefused, InvalidModel, LoadFailed
 from inferd_runtime.planning.plan import AUTO, Ground, Planned, Wishes
+from inferd_runtime.planning.shapes import narrowed
 from inferd_runtime.planning.warm import Warmth, is_batched_by_shape, warm
 from inferd_runtime.spec import ModelSpec, Plan, Veto
 
@@ -54,7 +55,7 @@ class _Opened:
     candidate: _Candidate
     session: Session
     warmth: Warmth
-    max_batch: int
+    spec: ModelSpec
     batch_note: str
     streams: int
     threads: int
@@ -168,9 +169,16 @@ def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vet
         max_batch, note = _max_batch(session, wishes)
         batch = _batch(max_batch, wishes)
         few = min(batch, OPENVINO_BATCH) if (candidate.engine, candidate.device) == (OPENVINO, "cpu") else batch
-        warmth = warm(session, is_batched=max_batch > 0, many_rows=lambda run_us: batch if run_us < INLINE_US else few)
+        shaped = narrowed(ModelSpec(session.inputs, session.outputs, max_batch), dict(wishes.shapes))
+        warmth = warm(
+            session,
+            is_batched=max_batch > 0,
+            inputs=shaped.inputs,
+            many_rows=lambda run_us: batch if run_us < INLINE_US else few,
+        )
         if max_batch and warmth.is_batch is False and wishes.max_batch is None:
             max_batch, note = 0, f"its free first dimension is not a batch: {warmth.batch_fault}"
+            shaped = narrowed(ModelSpec(session.inputs, session.outputs, 0), dict(wishes.shapes))
     except BaseException:
         session.close()
         raise
@@ -179,7 +187,7 @@ def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vet
         if not warmth.is_guess:
             session.close()
             return None
-    return _Opened(candidate, session, warmth, max_batch, note, streams, threads)
+    return _Opened(candidate, session, warmth, shaped, note, streams, threads)
 
 
 def _fit_for_inline(
@@ -245,7 +253,7 @@ def _share(cores: int, device: str, wishes: Wishes) -> tuple[int, int]:
 def _max_batch(session: Session, wishes: Wishes) -> tuple[int, str]:
     """The most rows of a request, and a word on why. Raises InvalidModel."""
     if wishes.max_batch == 0:
-        return 0, "max_batch = 0 in model.toml says that the first dimension is not a batch"
+        return 0, "max_batch = 0 says that the first dimension is not a batch"
     is_batched = is_batched_by_shape(session)
     if wishes.max_batch is None:
         if not is_batched:
@@ -257,7 +265,7 @@ def _max_batch(session: Session, wishes: Wishes) -> tuple[int, str]:
     if not is_batched:
         fixed = next(t for t in (*session.inputs, *session.outputs) if not t.shape or t.shape[0] >= 0)
         raise InvalidModel(
-            f"max_batch = {wishes.max_batch} in model.toml, but {fixed.name!r} has shape {list(fixed.shape)}, whose "
+            f"max_batch = {wishes.max_batch} is asked for, but {fixed.name!r} has shape {list(fixed.shape)}, whose "
             "first dimension is not free; leave max_batch out"
         )
     return wishes.max_batch, ""
@@ -285,7 +293,7 @@ def _planned(ground: Ground, opened: _Opened, wishes: Wishes, vetoes: Sequence[V
         vetoes=tuple(vetoes),
         rows=wishes.rows,
     )
-    return Planned(plan, ModelSpec(session.inputs, session.outputs, opened.max_batch), session)
+    return Planned(plan, opened.spec, session)
 
 
 def _inline(ground: Ground, opened: _Opened, wishes: Wishes) -> tuple[bool, str]:
@@ -312,7 +320,7 @@ def _inline(ground: Ground, opened: _Opened, wishes: Wishes) -> tuple[bool, str]
 
 def _useful_batch(opened: _Opened, wishes: Wishes, is_inline: bool) -> tuple[int, str]:
     """How many rows to gather, and the sentence that says why. Rows that gain nothing together run side by side."""
-    batch, warmth = _batch(opened.max_batch, wishes), opened.warmth
+    batch, warmth = _batch(opened.spec.max_batch, wishes), opened.warmth
     if not batch:
         return 0, f"Requests run one by one: {opened.batch_note}."
     together = f"Up to {_counted(batch, 'row')} run together"

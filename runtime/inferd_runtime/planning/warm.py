@@ -56,18 +56,21 @@ def warm(
     *,
     is_batched: bool,
     many_rows: Callable[[float], int],
+    inputs: Sequence[TensorSpec] = (),
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> Warmth:
     """Run `session` a few times. Never raises for what the session does.
 
-    `many_rows` says how many rows to try together, given the microseconds that one takes.
+    `many_rows` says how many rows to try together, given the microseconds that one takes. `inputs` are the session's,
+    where more is known of them than it tells.
     """
-    has_free_sizes = any(dim < 0 for spec in session.inputs for dim in spec.shape[is_batched:])
-    is_guess = has_free_sizes or any(spec.dtype.kind not in "fV" for spec in session.inputs)
+    inputs = inputs or session.inputs
+    has_free_sizes = any(dim < 0 for spec in inputs for dim in spec.shape[is_batched:])
+    is_guess = has_free_sizes or any(spec.dtype.kind not in "fV" for spec in inputs)
     fault = ""
     for size in GUESSED_SIZES if has_free_sizes else GUESSED_SIZES[:1]:
         for value in (0, 1):
-            fill = _Fill(session.inputs, size, value, is_batched)
+            fill = _Fill(inputs, size, value, is_batched)
             fault = _run(session, fill, 1)
             if fault:
                 continue

@@ -56,6 +56,7 @@ class Entry:
             plan=plan,
             quantisation=loaded.quantisation if loaded else None,
             labels=dict(loaded.labels) if loaded else {},
+            label_files=dict(loaded.settings.labels) if loaded else {},
             embedding=loaded.embedding if loaded else None,
         )
 

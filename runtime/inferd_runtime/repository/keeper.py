@@ -16,6 +16,7 @@ from inferd_runtime.repository.entries import Entry, Model, Snapshot, snapshot_o
 from inferd_runtime.repository.layout import ModelFiles, Refusal, Unfit, VersionFiles, scan
 from inferd_runtime.repository.loading import Loaded, Loader
 from inferd_runtime.repository.settings import ModelSettings, read_settings
+from inferd_runtime.repository.triton import read_triton
 from inferd_runtime.spec import State
 
 log = logging.getLogger("inferd.repository")
@@ -184,16 +185,20 @@ class Keeper:
 
     def _settings(self, model: Model, files: ModelFiles) -> ModelSettings | None:
         """The model's settings; None when they are wrong (told on every version) or not settled yet."""
-        seen = fingerprint((files.settings,))
+        seen = fingerprint(files.configuration)
         if seen != model.settings_seen:
             if not self._settling.is_settled((model.name, 0), seen):
                 model.is_waiting = True
                 return None
             model.settings_seen, model.settings_error = seen, None
             try:
-                model.settings = read_settings(files.settings, self._roots)
+                given, warning = read_triton(files.triton, self._roots, model.name)
+                model.settings = read_settings(files.settings, self._roots, given)
             except InvalidModel as error:
                 model.settings_error = error
+            else:
+                if warning:
+                    log.warning("%s: %s", model.name, warning)
         if model.settings_error is None:
             return model.settings
         for entry in model.entries.values():
@@ -214,17 +219,16 @@ class Keeper:
             else:
                 self._mark_unfit(model, entry, files.unfit.get(version))
             (kept if entry.loaded else undecided).add(version)
-            if settings.versions == "latest" and entry.loaded:
+            if kept and len(kept) == settings.newest:
                 break
         if not kept:
             return
-        policy = (
-            f"version {max(kept)} is served" if settings.versions == "latest" else "not among the versions asked for"
-        )
+        served = " and ".join(map(str, sorted(kept)))
+        policy = f"version {served} is served" if settings.newest else "not among the versions asked for"
         self._rest(model, set(model.entries) - kept - undecided, policy)
 
     def _wanted(self, model: Model, files: ModelFiles, settings: ModelSettings) -> list[int]:
-        """Version numbers in the order to try them; "latest" stops at the first that serves."""
+        """Version numbers in the order to try them; "latest" stops when enough serve."""
         if isinstance(settings.versions, str):
             return sorted({*files.versions, *files.unfit}, reverse=True)
         for version in settings.versions:
@@ -248,7 +252,7 @@ class Keeper:
         if entry.life.state is State.DRAINING:
             model.is_waiting = True
             return
-        watched = (*files.files, folder.settings, *settings.beside(folder.folder))
+        watched = (*files.files, *folder.configuration, *settings.beside(folder.folder))
         content = fingerprint(watched)
         if content == entry.tried and entry.version not in model.forced:
             return

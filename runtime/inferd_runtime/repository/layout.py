@@ -1,11 +1,11 @@
 """Which models lie under the repository roots: folders, versions, variants, bare files; pure looking, nothing opened.
 
     <root>/<name>/<version>/model.onnx | model.<variant>.onnx | model.xml + model.bin | model.tflite
-    <root>/<name>/model.toml
+    <root>/<name>/model.toml, config.pbtxt
     <root>/<name>.onnx, with <root>/<name>.toml beside it: version 1
 
 Whatever cannot be served is told with a reason. Nothing outside the roots is ever followed, and every listing is
-bounded. Configuration files of other servers (config.pbtxt and the like) are ignored.
+bounded. What configuration files say is not known here.
 """
 
 from __future__ import annotations
@@ -59,13 +59,19 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """One model: where labels may lie, its settings file (there or not), and its versions."""
+    """One model: where labels may lie, its settings file and Triton's (there or not), and its versions."""
 
     name: str
     folder: Path
     settings: Path
     versions: Mapping[int, VersionFiles]
     unfit: Mapping[int, Unfit] = field(default_factory=dict)
+    triton: Path | None = None
+
+    @property
+    def configuration(self) -> tuple[Path, ...]:
+        """The files that say how to serve it."""
+        return (self.settings,) if self.triton is None else (self.settings, self.triton)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,7 @@ def _folder_model(name: str, folder: Path, inside: Sequence[Path]) -> ModelFiles
         if not entries:
             return None
         raise InvalidModel(_advice(name, entries))
-    return ModelFiles(name, folder, folder / "model.toml", versions, unfit)
+    return ModelFiles(name, folder, folder / "model.toml", versions, unfit, folder / "config.pbtxt")
 
 
 def _advice(name: str, entries: Sequence[os.DirEntry[str]]) -> str:

@@ -27,6 +27,7 @@ MAX_LINE_DOTS = 64
 _VersionNumber = Annotated[int, Meta(ge=1, le=999_999_999)]
 _VersionList = Annotated[tuple[_VersionNumber, ...], Meta(min_length=1, max_length=100)]
 _LabelFiles = dict[str, Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]]
+_Shape = Annotated[tuple[Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)], ...], Meta(max_length=32)]
 
 
 class EmbeddingSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,8 +50,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """What `model.toml` may say; the description of each key is what error messages and the documentation show."""
 
     versions: Annotated[
-        Literal["latest", "all"] | _VersionList,
-        Meta(description='"latest", "all" or a list of version numbers such as [1, 3]'),
+        str | _VersionList,
+        Meta(description='"latest", "latest:2" for two, "all" or a list of version numbers such as [1, 3]'),
     ] = "latest"
     variant: Annotated[
         str | None,
@@ -96,6 +97,20 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     embedding: Annotated[
         EmbeddingSettings | None, Meta(description='a table: [embedding] tokenizer = "tokenizer.json"')
     ] = None
+    shapes: Annotated[
+        dict[str, _Shape],
+        Meta(
+            description="a table of inputs and outputs and their dimensions without the batch, -1 for a free one: "
+            "[shapes] image = [3, 224, 224]"
+        ),
+    ] = msgspec.field(default_factory=dict)
+
+    @property
+    def newest(self) -> int:
+        """How many of the highest versions serve; 0: the policy does not count them."""
+        if not isinstance(self.versions, str) or self.versions == "all":
+            return 0
+        return int(self.versions.partition(":")[2] or 1)
 
     def beside(self, folder: Path) -> tuple[Path, ...]:
         """Where the files should be that are named here; not looked at."""
@@ -118,6 +133,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
             isolation=self.isolation,
             metric=self.metric,
             tolerance=self.tolerance,
+            shapes=tuple(sorted(self.shapes.items())),
         )
 
 
@@ -128,13 +144,21 @@ _OPTIONAL: dict[str, Any] = {
     "variant": Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,64}$")],
     "max_batch": Annotated[int, Meta(ge=0, le=65_536)],
 }
+_POLICY = Annotated[str, Meta(pattern=r"^(latest(:[1-9][0-9]?)?|all)$")]
 
 
-def read_settings(path: Path, inside: Sequence[Path]) -> ModelSettings:
-    """The settings in `path`, or the defaults where there is no such file. Raises InvalidModel.
+def read_settings(path: Path, inside: Sequence[Path], given: Mapping[str, Any] | None = None) -> ModelSettings:
+    """The settings in `path`, which need not be there. Raises InvalidModel.
 
-    A symlink that leads out of all the folders `inside` is refused, and so is what is no regular file.
+    `given` is what another file says, in the same words (see `checked`): what `path` says wins, in tables entry by
+    entry. A symlink that leads out of all the folders `inside` is refused, and so is what is no regular file.
     """
+    data = read_bounded(path, inside)
+    return parse_settings(data or b"", path.name, given)
+
+
+def read_bounded(path: Path, inside: Sequence[Path]) -> bytes | None:
+    """The bytes of a small configuration file, None where there is none. Raises InvalidModel."""
     try:
         if path.is_symlink() and not any(path.resolve().is_relative_to(root.resolve()) for root in inside):
             raise InvalidModel(f"{path.name} is a symlink that leads out of the repository")
@@ -144,16 +168,16 @@ def read_settings(path: Path, inside: Sequence[Path]) -> ModelSettings:
                 raise InvalidModel(f"{path.name} is not a regular file")
             data = file.read(MAX_SETTINGS_BYTES + 1)
     except FileNotFoundError:
-        return ModelSettings()
+        return None
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it leads in a circle"
         raise InvalidModel(f"{path.name} cannot be read: {reason}") from None
     if len(data) > MAX_SETTINGS_BYTES:
         raise InvalidModel(f"{path.name} is larger than {MAX_SETTINGS_BYTES} bytes")
-    return parse_settings(data, path.name)
+    return data
 
 
-def parse_settings(data: bytes, place: str) -> ModelSettings:
+def parse_settings(data: bytes, place: str, given: Mapping[str, Any] | None = None) -> ModelSettings:
     """Settings from the bytes of a file called `place` in messages. Raises InvalidModel."""
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.count(b".") > MAX_LINE_DOTS and not line.lstrip().startswith(b"#"):
@@ -162,7 +186,15 @@ def parse_settings(data: bytes, place: str) -> ModelSettings:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{place} is not TOML: {error}") from None
-    return ModelSettings(**_values(place, table, _HINTS))
+    values = dict(given or {})
+    for key, value in checked(place, table).items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return ModelSettings(**values)
+
+
+def checked(place: str, table: Mapping[str, object]) -> dict[str, Any]:
+    """The values of a table as `ModelSettings` takes them. Raises InvalidModel, which names `place`, key and value."""
+    return _values(place, table, _HINTS)
 
 
 def _values(place: str, table: Mapping[str, object], hints: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +207,9 @@ def _value(place: str, key: str, value: object, hints: dict[str, Any]) -> object
         raise InvalidModel(f"{place}: unknown key {key!r}; the nearest known key is {near!r}")
     if key == "embedding" and isinstance(value, dict):
         return EmbeddingSettings(**_values(f"{place}: [embedding]", value, _EMBEDDING_HINTS))
+    hint = _POLICY if key == "versions" and isinstance(value, str) else _OPTIONAL.get(key, hints[key])
     try:
-        return cast(object, msgspec.convert(value, _OPTIONAL.get(key, hints[key])))
+        return cast(object, msgspec.convert(value, hint))
     except msgspec.ValidationError:
         raise InvalidModel(f"{place}: {key} = {_shown(value)}, but it must be {_allowed(hints[key])}") from None
 

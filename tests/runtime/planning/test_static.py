@@ -16,6 +16,7 @@ from inferd_runtime.engines.host import IsolatedSession
 from inferd_runtime.errors import EngineFault, EngineRefused, InvalidModel, LoadFailed
 from inferd_runtime.planning import Ground, Planned, Wishes, plan_version, static
 from inferd_runtime.planning.warm import Array, Warmth, warm
+from inferd_runtime.spec import ModelSpec
 from inferd_runtime.tensor import TensorSpec
 from tests import onnx_models
 
@@ -181,7 +182,7 @@ def test_rows_are_gathered_where_that_gains(engine: str, many_us: float, wishes:
     the settings ask for stands."""
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
     warmth = Warmth(run_us=100.0, many_us=many_us, is_batch=True)
-    opened = static._Opened(static._Candidate("", engine, "cpu", ""), session, warmth, 64, "", 2, 1)
+    opened = static._Opened(static._Candidate("", engine, "cpu", ""), session, warmth, ModelSpec((), (), 64), "", 2, 1)
     batch, why = static._useful_batch(opened, Wishes(**wishes), is_inline=False)
     assert batch == rows
     assert ("side by side" in why) == (rows == 1)
@@ -241,7 +242,7 @@ def test_max_batch(ground: Ground, tmp_path: Path) -> None:
     assert "max_batch = 0" in alone.plan.reason
     for build in (onnx_models.fixed_batch, onnx_models.no_batch, onnx_models.scalar):
         assert plan(ground, build(tmp_path / f"{build.__name__}.onnx")).spec.max_batch == 0
-    with pytest.raises(InvalidModel, match=r"max_batch = 4 in model\.toml, but 'x' has shape"):
+    with pytest.raises(InvalidModel, match="max_batch = 4 is asked for, but 'x' has shape"):
         plan(ground, tmp_path / "fixed_batch.onnx", max_batch=4)
 
 

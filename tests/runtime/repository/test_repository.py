@@ -45,7 +45,7 @@ def test_a_model_is_served_and_described(stage: Stage) -> None:
 def test_a_surprise_in_one_model_stops_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where looking after a model fails in a way nobody foresaw, it is FAILED with the reason and the rest serve."""
 
-    def surprised(folder: object, roots: object) -> None:
+    def surprised(*_: object) -> None:
         raise RuntimeError("nobody foresaw this")
 
     stage.install("a", 1)
@@ -54,7 +54,7 @@ def test_a_surprise_in_one_model_stops_no_other(stage: Stage, monkeypatch: pytes
     broken = stage.root / "a" / "model.toml"
     real = keeper.read_settings
     monkeypatch.setattr(
-        keeper, "read_settings", lambda path, roots: (surprised if path == broken else real)(path, roots)
+        keeper, "read_settings", lambda path, *more: (surprised if path == broken else real)(path, *more)
     )
     stage.settle()
     assert stage.states("a") == {1: "FAILED"}

@@ -46,6 +46,8 @@ normalise = false
 max_tokens = 128
 truncate = true
 output = "hidden"
+[shapes]
+image = [3, -1, 8]
 """
 
 
@@ -55,10 +57,12 @@ def test_every_key_is_read() -> None:
     assert settings == ModelSettings(
         (1, 3), "int8", "openvino", "cpu", "f32", 2, 3, 8, 4, "on", "throughput", "process", "cosine", 0.02,
         {"probabilities": "labels.txt"}, EmbeddingSettings("words.json", "cls", False, 128, True, "hidden"),
+        {"image": (3, -1, 8)},
     )  # fmt: skip
     wishes = settings.wishes()
-    asked = {*ModelSettings.__struct_fields__} - {"versions", "labels", "embedding"}
-    assert asked == {field.name for field in fields(wishes)} - {"rows"}
+    asked = {*ModelSettings.__struct_fields__} - {"versions", "labels", "embedding", "shapes"}
+    assert asked == {field.name for field in fields(wishes)} - {"rows", "shapes"}
+    assert wishes.shapes == (("image", (3, -1, 8)),)
     for key in asked:
         assert getattr(wishes, key) == getattr(settings, key)
 
@@ -94,7 +98,9 @@ def test_unknown_key_names_the_nearest(typo: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ('versions = "newest"', '"latest", "all" or a list'),
+        ('versions = "newest"', '"latest", "latest:2" for two, "all" or a list'),
+        ('versions = "latest:0"', '"latest:2" for two'),
+        ("[shapes]\nx = [-2]", "a table of inputs and outputs"),
         ("versions = [0]", "a list of version numbers"),
         ("versions = []", "a list of version numbers"),
         ('engine = "tvm"', '"auto", "onnxruntime" or "openvino"'),
@@ -118,7 +124,7 @@ def test_unknown_key_names_the_nearest(typo: str, meant: str) -> None:
 )
 def test_bad_values_name_place_value_and_what_is_allowed(text: str, allowed: str) -> None:
     """A bad value says where it stands, what came and what is allowed."""
-    key = "labels" if "labels" in text else text.partition(" = ")[0]
+    key = next((table for table in ("labels", "shapes") if table in text), text.partition(" = ")[0])
     with pytest.raises(InvalidModel) as caught:
         parse_settings(text.encode(), "model.toml")
     assert str(caught.value).startswith(f"model.toml: {key} = ")

@@ -9,7 +9,7 @@ LOCKS   := packaging/locks
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit test-fleet models docs lock wheel wheelhouse deb rpm bundle bench gpu-check test-packages test-system clean
+.PHONY: help demo setup dev test lint types check unit test-fleet models docs stubs lock wheel wheelhouse deb rpm bundle bench gpu-check test-packages test-system clean
 
 help:  ## list the targets
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,7 @@ models: dev  ## fetch the test models by checksum and make their INT8 versions
 	$(BIN)/python -m tests.models.fetch
 
 docs: setup ; $(BIN)/inferd config --docs > docs/configuration.md  ## write the generated pages
+stubs: dev ; $(BIN)/python packaging/stubs.py  ## write the messages of gRPC from the .proto files
 bench: dev models ; $(BIN)/python -m bench.overhead  ## overhead against a bare echo and the raw engine
 gpu-check: $(VENV)/.$(if $(filter cuda,$(ENGINES)),setup,dev)  ## CUDA and TensorRT against the CPU (use ENGINES=cuda)
 	$(BIN)/python -m bench.gpu_check

@@ -18,7 +18,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
@@ -36,6 +36,9 @@ from inferd_agent.summary import status_line, summary
 from inferd_agent.tls import TlsMaterial
 from inferd_agent.watchdog import Watchdog
 from inferd_runtime import Runtime, RuntimeOptions
+
+if TYPE_CHECKING:
+    from inferd_agent.grpc import GrpcFront
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ class Daemon:
         self._is_up = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._advertiser: Advertiser | None = None
+        self._grpc: GrpcFront | None = None
 
     async def run(self) -> int:
         """Start everything, wait for a signal, stop everything."""
@@ -79,7 +83,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             self._tls = self._open_state(config)
             bound = sockets.bind(
-                self._loaded.listeners,
+                [each for each in self._loaded.listeners if not each.grpc],
                 mode=int(config.server.socket_mode, 8),
                 group=config.server.socket_group,
                 inherited=systemd.take_sockets(),
@@ -105,6 +109,7 @@ class Daemon:
             for each in bound:
                 if not each.is_inherited:
                     await self._listen(each)
+            bound += await self._listen_with_grpc(stack, metrics)
             self._runtime.start()
             self._advertise(bound, metrics.version)
             self._listen_to_signals(loop)
@@ -160,6 +165,25 @@ class Daemon:
 
     async def _listen(self, bound: sockets.Bound) -> None:
         await self._rest.listen(bound, self._tls.context_for(bound.listener))
+
+    async def _listen_with_grpc(self, stack: contextlib.AsyncExitStack, metrics: Metrics) -> tuple[sockets.Bound, ...]:
+        """The listeners of gRPC, where there are any: its libraries are loaded for them alone."""
+        listeners = [each for each in self._loaded.listeners if each.grpc]
+        if not listeners:
+            return ()
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it would tell of every failed handshake, unasked
+        try:
+            from inferd_agent.grpc import GrpcFront
+        except ImportError as error:
+            raise ConfigError(f"{listeners[0]}: gRPC is not installed ({error}): pip install 'inferd[grpc]'") from error
+        self._grpc = GrpcFront(self._loaded.config, self._bridge, self._identity, metrics)
+        stack.push_async_callback(self._grpc.close)
+        bound = []
+        for listener in listeners:
+            bound.append(await self._grpc.listen(listener, partial(self._tls.pem_for, listener)))
+            if published := self._tls.publish(listener):
+                stack.callback(published.unlink, missing_ok=True)
+        return tuple(bound)
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -258,7 +282,8 @@ class Daemon:
         log.info("stopping; %d requests under way", self._bridge.pending)
         if self._advertiser is not None:
             await self._advertiser.close()
-        if not await self._rest.drain(drain_s):
+        drains = [self._rest.drain(drain_s), *([self._grpc.drain(drain_s)] if self._grpc else [])]
+        if not all(await asyncio.gather(*drains)):
             log.warning("%d requests were still under way after %g s", self._bridge.pending, drain_s)
         await asyncio.to_thread(self._runtime.drain, 1.0)
         for task in tuple(self._tasks):

@@ -16,9 +16,10 @@ import pwd
 import socket
 import stat
 import struct
+import tempfile
 from asyncio.trsock import TransportSocket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,29 +41,45 @@ class PeerCredentials(NamedTuple):
     groups: tuple[int, ...] = ()
 
 
+@dataclass(slots=True)
+class _Place:
+    """The path of a Unix socket that is ours, by its inode, with the lock beside it."""
+
+    path: Path
+    inode: tuple[int, int]
+    lock: int
+    is_held: bool = True
+
+    def leave(self) -> None:
+        """Remove what is still ours, once."""
+        if self.is_held:
+            self.is_held = False
+            _unlink_if_same(self.path, self.inode)
+            _release(Path(f"{self.path}.lock"), self.lock)
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A listener with its listening sockets: several where a name has several addresses."""
+    """A listener with its listening sockets: several where a name has several addresses, none where `bind_by` bound."""
 
     listener: Listener
     sockets: tuple[socket.socket, ...]
     is_inherited: bool = False
-    _inode: tuple[int, int] | None = field(default=None, repr=False)
-    _lock: int | None = field(default=None, repr=False)
+    _place: _Place | None = field(default=None, repr=False)
+    _port: int = field(default=0, repr=False)
 
     @property
     def url(self) -> str:
         """The listener's URL, with the port the kernel chose where 0 was asked for."""
         if self.listener.kind == "unix" or self.listener.port:
             return self.listener.url
-        port = self.sockets[0].getsockname()[1]
-        return Listener("tcp", "", self.listener.host, port, self.listener.tls, self.listener.insecure).url
+        port = self.sockets[0].getsockname()[1] if self.sockets else self._port
+        return replace(self.listener, port=port).url
 
     def close(self) -> None:
         """Close the sockets; remove the path if it is still ours. Callable twice."""
-        if self._inode is not None and self._lock is not None and self.sockets[0].fileno() >= 0:
-            _unlink_if_same(Path(self.listener.path), self._inode)
-            _release(Path(self.listener.path + ".lock"), self._lock)
+        if self._place is not None:
+            self._place.leave()
         for each in self.sockets:
             each.close()
 
@@ -93,6 +110,22 @@ def bind(
             each.close()
         raise
     return tuple(bound)
+
+
+def bind_by(listen: Callable[[str], int], listener: Listener, *, mode: int, group: str = "") -> Bound:
+    """As `bind`, for a library that makes its own sockets. Raises ConfigError.
+
+    `listen` begins to listen at `unix:PATH` or `HOST:PORT` and gives the port, or raises RuntimeError.
+    """
+    try:
+        if listener.kind == "unix":
+            return _bind_unix_by(listen, listener, mode, group)
+        port = listener.port
+        for _, address in _resolve(listener):
+            port = listen(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{listener}: cannot listen: {getattr(error, 'strerror', None) or error}") from error
+    return Bound(listener, (), _port=port)
 
 
 def peer_credentials(sock: socket.socket | TransportSocket) -> PeerCredentials | None:
@@ -138,34 +171,67 @@ def _adopt(listener: Listener, sock: socket.socket) -> Bound:
 
 def _bind_unix(listener: Listener, mode: int, group: str) -> Bound:
     path = Path(listener.path)
-    gid = _group_id(group) if group else None
+    with _claimed(listener, mode) as lock:
+        gid = _group_id(group) if group else -1
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # The mode of the socket's own inode limits that of the file which bind creates, so there is no moment with
+            # a wider one and no process-wide umask to change.
+            os.fchmod(sock.fileno(), 0o600 & mode)
+            sock.bind(str(path))
+            _open_to(path, mode, gid)
+            sock.setblocking(False)
+            sock.listen(BACKLOG)
+            return Bound(listener, (sock,), _place=_Place(path, _inode(path), lock))
+        except OSError as error:
+            sock.close()
+            raise ConfigError(f"{listener}: cannot listen: {error.strerror}") from error
+
+
+def _bind_unix_by(listen: Callable[[str], int], listener: Listener, mode: int, group: str) -> Bound:
+    """The library binds where nobody else may look, and the socket moves to its place once its mode is right."""
+    path = Path(listener.path)
+    with _claimed(listener, mode) as lock:
+        gid = _group_id(group) if group else -1
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as private:
+            made = Path(private) / "s"
+            listen(f"unix:{made}")
+            _open_to(made, mode, gid)
+            made.rename(path)
+        return Bound(listener, (), _place=_Place(path, _inode(path), lock))
+
+
+def _open_to(path: Path, mode: int, gid: int) -> None:
+    """Let in those who may come."""
+    if gid >= 0:
+        os.chown(path, -1, gid)
+    path.chmod(mode)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _claimed(listener: Listener, mode: int) -> Iterator[int]:
+    """The path, free and locked; the lock is let go where what follows fails."""
+    path = Path(listener.path)
     try:
         path.parent.mkdir(mode=0o755 if mode & 0o077 else 0o700, parents=True, exist_ok=True)
         lock = _lock(path)
     except OSError as error:
         raise ConfigError(f"{listener}: cannot use {path.parent}: {error.strerror}") from error
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear_stale(path)
-        # The mode of the socket's own inode limits that of the file which bind creates, so there is no moment with a
-        # wider one and no process-wide umask to change.
-        os.fchmod(sock.fileno(), 0o600 & mode)
-        sock.bind(str(path))
-        if gid is not None:
-            os.chown(path, -1, gid)
-        path.chmod(mode)
-        sock.setblocking(False)
-        sock.listen(BACKLOG)
-        status = path.stat()
-    except OSError as error:
-        sock.close()
-        _release(Path(f"{path}.lock"), lock)
-        raise ConfigError(f"{listener}: cannot listen: {error.strerror}") from error
-    except ConfigError:
-        sock.close()
+    except BaseException:
         os.close(lock)  # the path is another's, and so may be the lock file
         raise
-    return Bound(listener, (sock,), _inode=(status.st_dev, status.st_ino), _lock=lock)
+    try:
+        yield lock
+    except BaseException:
+        _release(Path(f"{path}.lock"), lock)
+        raise
 
 
 def _lock(path: Path) -> int:

@@ -25,7 +25,8 @@ def summary(
     if fingerprint:
         lines.append(f"  lan        found by `inferd discover`, fingerprint {fingerprint}")
     lines.append(f"  state      {loaded.config.state.dir}")
-    lines.append(f"  try        {curl(bound[0], ca)}")
+    if door := next((each for each in bound if not each.listener.grpc), None):
+        lines.append(f"  try        {curl(door, ca)}")
     return "\n".join(lines)
 
 

@@ -163,7 +163,7 @@ def decode_request(body: Buffer, header_length: int | None = None, limits: Limit
         header.outputs,
         header.binary_default,
         parameters,
-        parameters.get("timeout"),  # type: ignore[arg-type]  # _check_parameters has seen to it
+        parameters.get("timeout"),  # type: ignore[arg-type]  # check_parameters has seen to it
         parameters.get("priority"),  # type: ignore[arg-type]
     )
 
@@ -174,7 +174,7 @@ def _read_header(text: bytes | memoryview, size: int, length: int, limits: Limit
     if len(header.inputs) > limits.max_tensors or (header.outputs and len(header.outputs) > limits.max_tensors):
         raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
     parameters = header.parameters or _NO_PARAMETERS
-    _check_parameters(parameters)
+    check_parameters(parameters)
     return _Header(
         header.id,
         place_tensors(header.inputs, size, length),
@@ -209,7 +209,8 @@ def _read_output(output: _Output) -> OutputRequest:
     return OutputRequest(output.name, parameters.binary_data is True, parameters.classification or 0)
 
 
-def _check_parameters(parameters: Mapping[str, Parameter]) -> None:
+def check_parameters(parameters: Mapping[str, Parameter]) -> None:
+    """Refuse a request's parameters where one that has a meaning has the wrong type, or is reserved."""
     for key, value in parameters.items():
         kind = type(value)
         if kind is int and not -(1 << 63) <= value <= UINT64_MAX:  # type: ignore[operator]

@@ -73,7 +73,7 @@ def encode_response(
         for name, array in outputs.items():
             _write(name, array, request.binary_default, tensors, sections)
     for wanted in request.outputs:
-        array = _pick(outputs, wanted, labels, batched)
+        array = pick_output(outputs, wanted, labels, batched)
         _write(wanted.name, array, wanted.binary, tensors, sections)
     header = _ENCODER.encode(_ResponseOut(model_name, model_version, tensors, request.id))
     if not sections:
@@ -82,9 +82,10 @@ def encode_response(
     return len(header), [header, *sections]
 
 
-def _pick(
+def pick_output(
     outputs: Mapping[str, Array], wanted: OutputRequest, labels: Mapping[str, Sequence[str]] | None, batched: bool
 ) -> Array:
+    """The tensor that answers one wanted output, ranked where classes were asked for. ProtocolError if it has none."""
     array = outputs.get(wanted.name)
     if array is None:
         raise ProtocolError(f"no output '{wanted.name}', the model has {', '.join(outputs)}")

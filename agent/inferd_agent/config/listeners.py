@@ -1,4 +1,4 @@
-"""Listener URLs: `unix:/path[?tls=off]` and `tcp:HOST:PORT[?tls=off&insecure=on]`.
+"""Listener URLs: `unix:/path[?tls=off]` and `tcp:HOST:PORT[?tls=off&insecure=on]`, for gRPC with `grpc+` before them.
 
 The rule kept here: a listener without TLS is a Unix socket, or a loopback address with an explicit `insecure=on`.
 """
@@ -29,6 +29,7 @@ class Listener:
     port: int = 0
     tls: bool = True
     insecure: bool = False
+    grpc: bool = False
 
     @property
     def url(self) -> str:
@@ -37,6 +38,7 @@ class Listener:
             place = f"unix:{self.path}"
         else:
             place = f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+        place = f"grpc+{place}" if self.grpc else place
         return place + ("" if self.tls else "?tls=off") + ("&insecure=on" if self.insecure else "")
 
     def __str__(self) -> str:
@@ -45,7 +47,9 @@ class Listener:
 
 def parse_listener(url: str) -> Listener:
     """Parse and check one URL; ConfigError says what is wrong and what to write."""
-    kind, colon, rest = url.partition(":")
+    scheme, colon, rest = url.partition(":")
+    kind = scheme.removeprefix("grpc+")
+    is_grpc = kind != scheme
     if not colon or kind not in ("unix", "tcp"):
         instead = rest.removeprefix("//").rstrip("/") if kind in ("http", "https") else ""
         raise _bad(url, f"write tcp:{instead}" if instead else _HINT)
@@ -56,7 +60,7 @@ def parse_listener(url: str) -> Listener:
     if kind == "unix":
         if "insecure" in switches:
             raise _bad(url, "insecure is for tcp; a Unix socket takes tls=off alone")
-        return Listener("unix", path=_path(url, place), tls=tls)
+        return Listener("unix", path=_path(url, place), tls=tls, grpc=is_grpc)
     host, port = _host_and_port(url, place)
     if not tls and not insecure:
         raise _bad(url, "plain TCP needs an explicit insecure=on, and works on loopback only")
@@ -64,7 +68,7 @@ def parse_listener(url: str) -> Listener:
         raise _bad(url, "insecure=on means nothing without tls=off; drop it")
     if insecure and not is_loopback(host):
         raise _bad(url, f"{host} is not a loopback address; without TLS only 127.0.0.1, [::1] or localhost can listen")
-    return Listener("tcp", host=host, port=port, tls=tls, insecure=insecure)
+    return Listener("tcp", host=host, port=port, tls=tls, insecure=insecure, grpc=is_grpc)
 
 
 def is_loopback(host: str) -> bool:
@@ -76,8 +80,8 @@ def is_loopback(host: str) -> bool:
 
 
 def is_lan_listener(listener: Listener) -> bool:
-    """Whether other machines can call it: TCP with TLS, not on loopback."""
-    return listener.kind == "tcp" and listener.tls and not is_loopback(listener.host)
+    """Whether other machines can call it by REST: TCP with TLS, not on loopback."""
+    return listener.kind == "tcp" and not listener.grpc and listener.tls and not is_loopback(listener.host)
 
 
 def lan_listener(port: int) -> Listener:

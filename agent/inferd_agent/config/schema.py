@@ -41,7 +41,7 @@ class Server(Struct, frozen=True, kw_only=True):
     listen: Annotated[
         tuple[str, ...],
         _key(
-            "Listeners: `unix:/path[?tls=off]` or `tcp:HOST:PORT[?tls=off&insecure=on]`.",
+            "Listeners: `unix:/path[?tls=off]` or `tcp:HOST:PORT[?tls=off&insecure=on]`; `grpc+` before it for gRPC.",
             flag="--listen",
             shown="`inferd.sock` in `/run/inferd` for the system, in `$XDG_RUNTIME_DIR/inferd` for a user",
         ),

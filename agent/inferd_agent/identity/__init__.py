@@ -92,7 +92,7 @@ class Identity:
         if self._audit_rate.wait_s("", _AUDIT_RATE) > 0:
             self._untold += 1
             return
-        who = f"pid {peer.pid} uid {peer.uid}" if peer else "a TCP peer"
+        who = f"pid {peer.pid} uid {peer.uid}" if peer else "somebody unknown"
         more = f" ({self._untold} such lines left out)" if self._untold else ""
         self._untold = 0
         audit.warning("refused %s: %s%s", who, error, more)

@@ -17,8 +17,8 @@ from inferd.protocol.messages import (
     decode_optional,
     encode,
 )
+from inferd_agent import views
 from inferd_agent.bridge import Bridge
-from inferd_agent.rest import views
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call

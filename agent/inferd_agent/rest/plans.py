@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from inferd.protocol.messages import decode_optional
+from inferd_agent import views
 from inferd_agent.bridge import Bridge
-from inferd_agent.rest import views
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call

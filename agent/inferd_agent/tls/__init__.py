@@ -4,6 +4,6 @@ The only room that knows cryptography. Knows nothing of HTTP or of who calls.
 """
 
 from inferd_agent.tls.host import HostNames, find_host
-from inferd_agent.tls.material import TlsMaterial
+from inferd_agent.tls.material import Pem, TlsMaterial
 
-__all__ = ["HostNames", "TlsMaterial", "find_host"]
+__all__ = ["HostNames", "Pem", "TlsMaterial", "find_host"]

@@ -1,8 +1,8 @@
 """What the daemon's TLS stands on: STATE/tls/{ca.pem,ca.key,cert.pem,key.pem}, own files, and the live contexts.
 
 Invariants: a private key is never readable by others; a failed renewal or reload leaves what served before, on the disk
-and in memory. Open connections keep their certificate, new ones get the new. Everything but `context_for` reads files
-and may run on any one thread; what it finds is handed to the event loop in one assignment.
+and in memory. Open connections keep their certificate, new ones get the new. Everything but `context_for` and `pem_for`
+reads files and may run on any one thread; what it finds is handed to the others in one assignment.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -39,6 +40,13 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Pem(NamedTuple):
+    """A certificate chain and its key, for a library that makes its own contexts; another object once it is renewed."""
+
+    chain: bytes
+    key: bytes
+
+
 class _Door:
     """The context that servers hold; each handshake looks up here which certificate is the newest.
 
@@ -47,10 +55,12 @@ class _Door:
 
     def __init__(self, cert: Path, key: Path) -> None:
         self.front = self._newest = _server_context(cert, key)
+        self.pem = Pem(cert.read_bytes(), key.read_bytes())
         self.front.sni_callback = self._choose  # called for every handshake, also for those without a name
 
     def replace(self, cert: Path, key: Path) -> None:
         self._newest = _server_context(cert, key)
+        self.pem = Pem(cert.read_bytes(), key.read_bytes())
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
         connection.context = self._newest
@@ -109,9 +119,11 @@ class TlsMaterial:
 
     def context_for(self, listener: Listener) -> ssl.SSLContext | None:
         """The living context of a listener: the own certificate for TCP if there is one, else the local CA's."""
-        if not listener.tls:
-            return None
-        return (self._own if listener.kind == "tcp" and self._own is not None else self._local).front
+        return self._door(listener).front if listener.tls else None
+
+    def pem_for(self, listener: Listener) -> Pem | None:
+        """As `context_for`, as it is now. For any thread."""
+        return self._door(listener).pem if listener.tls else None
 
     def renew(self) -> bool:
         """Renew what is due (call it now and then); True if a certificate changed. ConfigError keeps the old one."""
@@ -148,6 +160,9 @@ class TlsMaterial:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
         return path
+
+    def _door(self, listener: Listener) -> _Door:
+        return self._own if listener.kind == "tcp" and self._own is not None else self._local
 
     @property
     def _cert_path(self) -> Path:

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferd_agent import views
 from inferd_agent.cli import models, plan
 from inferd_agent.cli.explain import ranked, show, span
 from inferd_agent.cli.plan import follow
-from inferd_agent.rest import views
 from inferd_runtime import ModelDescription, Plan, PlanState, State
 from tests import onnx_models
 from tests.agent.cli.conftest import Run

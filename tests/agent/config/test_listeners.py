@@ -22,6 +22,8 @@ from inferd_agent.errors import ConfigError
         ("tcp:edge-7.lan:1", Listener("tcp", host="edge-7.lan", port=1)),
         ("tcp:127.0.0.1:80?tls=off&insecure=on", Listener("tcp", "", "127.0.0.1", 80, False, True)),
         ("tcp:[::1]:80?insecure=on&tls=off", Listener("tcp", "", "::1", 80, False, True)),
+        ("grpc+tcp:0.0.0.0:8471", Listener("tcp", host="0.0.0.0", port=8471, grpc=True)),
+        ("grpc+unix:/run/g?tls=off", Listener("unix", path="/run/g", tls=False, grpc=True)),
         ("tcp:localhost:80?tls=off&insecure=on", Listener("tcp", "", "localhost", 80, False, True)),
     ],
 )

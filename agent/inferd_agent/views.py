@@ -28,6 +28,10 @@ from inferd_runtime import ModelDescription, ModelNotReady, ModelSpec, State, St
 if TYPE_CHECKING:
     from inferd_runtime import PlanState
 
+EXTENSIONS = (
+    "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
+)  # fmt: skip
+
 # The protocol's states; ours are finer. A model that is not served is UNAVAILABLE, with the reason.
 _STATES = {
     State.READY: "READY",

@@ -1,0 +1,284 @@
+"""A ModelInferRequest from its bytes, with the checks that REST makes, and no more allocated than its bytes can mean.
+
+Clients repeat one request with other data: all but id and raw tensors is the same bytes again, so what those bytes
+mean is remembered. Raw tensors are views on the message, and never pass through protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from inferd.protocol import DATATYPES, Limits, OutputRequest, Parameter, ProtocolError, Request
+from inferd.protocol.binary import read_section
+from inferd.protocol.datatypes import BYTES, Array
+from inferd.protocol.jsondata import MAX_RANK
+from inferd.protocol.requests import DEFAULT_LIMITS, check_parameters
+from inferd.protocol.tensors import count_elements
+from inferd_agent.grpc.messages import ModelInferRequest
+from inferd_agent.inference import read_version
+
+WANTS_FINAL = "triton_enable_empty_final_response"
+_ID, _INPUT, _OUTPUT, _RAW = 3, 5, 6, 7
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_SKIPPED = {_FIXED64: 8, _FIXED32: 4}
+_MAX_VARINT_BYTES = 10
+# Heads that are remembered: half a megabyte of bytes at most.
+_KEPT_HEADS = 512
+_KEPT_BYTES = 1024
+# Which field holds a datatype's elements; FP16 and BF16 have none.
+_FIELDS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents",
+    "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
+    "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with the model that it names. `wants_final`: its answer on a stream is to say that it is the last."""
+
+    model: str
+    version: int | None
+    request: Request
+    wants_final: bool = False
+
+
+class Parts(NamedTuple):
+    """A message taken apart: raw tensors, the id, and all other fields as they came."""
+
+    head: bytes
+    id: bytes
+    sections: list[memoryview]
+
+
+class _Input(NamedTuple):
+    """An input's claims, which agree with each other; `data` is there where it came as typed contents."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    elements: int
+    data: Array | None
+
+
+class _Head(NamedTuple):
+    """What the fields beside id and raw tensors mean."""
+
+    model: str
+    version: int | None
+    inputs: tuple[_Input, ...]
+    outputs: tuple[OutputRequest, ...]
+    parameters: Mapping[str, Parameter]
+    wants_final: bool
+
+
+def decode(message: bytes, limits: Limits = DEFAULT_LIMITS) -> Asked:
+    """The request in a message. Raises ProtocolError, InvalidRequest."""
+    head, id_bytes, sections = take_apart(message, limits)
+    known = _known_head(head) if len(head) <= _KEPT_BYTES and limits is DEFAULT_LIMITS else _read_head(head)
+    try:
+        request_id = id_bytes.decode()
+    except UnicodeError:
+        raise ProtocolError("the id is not UTF-8") from None
+    parameters = known.parameters
+    request = Request(
+        request_id,
+        _read_inputs(known.inputs, sections),
+        known.outputs,
+        True,
+        parameters,
+        parameters.get("timeout"),  # type: ignore[arg-type]  # check_parameters has seen to it
+        parameters.get("priority"),  # type: ignore[arg-type]
+    )
+    return Asked(known.model, known.version, request, known.wants_final)
+
+
+def take_apart(message: bytes, limits: Limits) -> Parts:
+    """Walk over the outermost fields. What protobuf is to read is bounded, since it takes many times its size."""
+    whole = memoryview(message)
+    others: list[memoryview] = []
+    sections: list[memoryview] = []
+    request_id = b""
+    at, end, other_bytes, tensors = 0, len(message), 0, 0
+    while at < end:
+        start = at
+        tag, at = _varint(message, at)
+        number, kind = tag >> 3, tag & 7
+        if kind == _BYTES:
+            size, at = _varint(message, at)
+            begin, at = at, at + size
+        elif kind == _VARINT:
+            _, at = _varint(message, at)
+        elif kind in _SKIPPED:
+            at += _SKIPPED[kind]
+        else:
+            raise ProtocolError(f"this is no ModelInferRequest: its field {number} has the wire type {kind}")
+        if at > end:
+            raise ProtocolError("the message is cut off")
+        if kind == _BYTES and number in (_INPUT, _OUTPUT, _RAW):
+            tensors += 1
+        if kind == _BYTES and number == _RAW:
+            sections.append(whole[begin:at])
+        elif kind == _BYTES and number == _ID:
+            request_id = message[begin:at]
+        else:
+            others.append(whole[start:at])
+            other_bytes += at - start
+    if tensors > 3 * limits.max_tensors:
+        raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
+    if other_bytes > limits.max_json_bytes:
+        raise ProtocolError(
+            f"{other_bytes} bytes beside raw tensors, at most {limits.max_json_bytes} are taken: use raw_input_contents"
+        )
+    return Parts(b"".join(others), request_id, sections)
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number at a place, and the place behind it."""
+    try:
+        octet = message[at]
+        if octet < 0x80:
+            return octet, at + 1
+        value = 0
+        for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+            octet = message[at]
+            value |= (octet & 0x7F) << shift
+            at += 1
+            if octet < 0x80:
+                return value, at
+    except IndexError:
+        raise ProtocolError("the message is cut off") from None
+    raise ProtocolError("the message holds a number of more than 10 bytes")
+
+
+def _read_head(head: bytes) -> _Head:
+    try:
+        message = ModelInferRequest.FromString(head)
+    except DecodeError as error:
+        raise ProtocolError(f"this is no ModelInferRequest: {error}") from None
+    parameters = read_parameters(message.parameters)
+    wants_final = parameters.pop(WANTS_FINAL, False) is True
+    check_parameters(parameters)
+    inputs = tuple(_read_input(each) for each in message.inputs)
+    outputs = tuple(_read_output(each) for each in message.outputs)
+    _check_unique("input", [each.name for each in inputs])
+    _check_unique("output", [each.name for each in outputs])
+    version = read_version(message.model_version) if message.model_version else None
+    return _Head(message.model_name, version, inputs, outputs, parameters, wants_final)
+
+
+@lru_cache(maxsize=_KEPT_HEADS)
+def _known_head(head: bytes) -> _Head:
+    """`_read_head`, remembered; errors are not."""
+    return _read_head(head)
+
+
+def read_parameters(given: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Parameters as plain values."""
+    found: dict[str, Parameter] = {}
+    for key, value in given.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice is None:
+            raise ProtocolError(f"parameter '{key}' has no value")
+        found[key] = getattr(value, choice)
+    return found
+
+
+def _check_unique(kind: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ProtocolError(f"{kind} '{twice}' is given twice")
+
+
+def _read_input(tensor: Any) -> _Input:
+    name, shape = tensor.name, tuple(tensor.shape)
+    dtype = DATATYPES.get(tensor.datatype)
+    if dtype is None:
+        raise ProtocolError(f"tensor '{name}': unknown datatype '{tensor.datatype}', not in {', '.join(DATATYPES)}")
+    if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
+        raise ProtocolError(f"tensor '{name}': a shape has at most {MAX_RANK} dimensions of 0 or more")
+    _refuse_region(f"tensor '{name}'", tensor.parameters)
+    count = count_elements(shape, name)
+    return _Input(name, dtype, shape, count, _read_contents(tensor, name, dtype, shape, count))
+
+
+def _read_output(output: Any) -> OutputRequest:
+    _refuse_region(f"output '{output.name}'", output.parameters)
+    classes = output.parameters["classification"].int64_param if "classification" in output.parameters else None
+    if classes is not None and classes < 1:
+        raise ProtocolError(f"output '{output.name}': classification must be an integer of 1 or more (int64_param)")
+    return OutputRequest(output.name, binary=True, classification=classes or 0)
+
+
+def _refuse_region(what: str, parameters: Any) -> None:
+    if "shared_memory_region" in parameters:
+        raise ProtocolError(f"{what}: shared memory is not enabled")
+
+
+def _read_contents(tensor: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> Array | None:
+    """The tensor from its typed contents, read-only; None where there are none."""
+    filled = tensor.contents.ListFields() if tensor.HasField("contents") else ()
+    if not filled:
+        return None
+    wanted = _FIELDS.get(tensor.datatype)
+    if wanted is None:
+        raise ProtocolError(f"tensor '{name}': {tensor.datatype} has no typed contents, use raw_input_contents")
+    if [field.name for field, _ in filled] != [wanted]:
+        came = ", ".join(field.name for field, _ in filled)
+        raise ProtocolError(f"tensor '{name}': {tensor.datatype} goes into {wanted}, not {came}")
+    values = filled[0][1]
+    if len(values) != count:
+        raise ProtocolError(f"tensor '{name}': shape {list(shape)} has {count} elements, {wanted} has {len(values)}")
+    array = _to_array(values, dtype, name, tensor.datatype).reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _to_array(values: Any, dtype: np.dtype[Any], name: str, datatype: str) -> Array:
+    if dtype is BYTES:
+        array = np.empty(len(values), BYTES)
+        array[:] = list(values)
+        return array
+    try:
+        return np.array(list(values), dtype)
+    except OverflowError:
+        raise ProtocolError(f"tensor '{name}': a value is out of range for {datatype}") from None
+
+
+def _read_inputs(inputs: Sequence[_Input], sections: Sequence[memoryview]) -> dict[str, Array]:
+    """All tensors by name. Either all are raw, one section an input in their order, or none is."""
+    if not sections:
+        return {each.name: each.data if each.data is not None else _empty(each) for each in inputs}
+    found: dict[str, Array] = {}
+    for place, (name, dtype, shape, count, data) in enumerate(inputs):
+        if data is not None:
+            raise ProtocolError(f"tensor '{name}' has contents, beside raw_input_contents; use one of them for all")
+        if place >= len(sections):
+            raise ProtocolError(
+                f"tensor '{name}' has no data: there are {len(inputs)} inputs and {len(sections)} raw_input_contents"
+            )
+        section = sections[place]
+        if dtype is not BYTES and count * dtype.itemsize != len(section):
+            raise ProtocolError(
+                f"tensor '{name}': shape {list(shape)} of {dtype.itemsize}-byte elements takes "
+                f"{count * dtype.itemsize} bytes, its raw_input_contents has {len(section)}"
+            )
+        found[name] = read_section(section, 0, len(section), dtype, shape, count, name)
+    if len(sections) > len(inputs):
+        raise ProtocolError(f"{len(sections)} raw_input_contents came for {len(inputs)} inputs")
+    return found
+
+
+def _empty(tensor: _Input) -> Array:
+    if tensor.elements:
+        raise ProtocolError(f"tensor '{tensor.name}' has neither contents nor raw_input_contents")
+    array = np.empty(tensor.shape, tensor.dtype)
+    array.flags.writeable = False
+    return array

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from inferd_agent.rest.connection import Call
 
 Buffers = Sequence[bytes | memoryview]
+Spell = Callable[[int, str], bytes]  # status and text of a refusal into its body
 
 JSON = b"Content-Type: application/json\r\n"
 OCTETS = b"Content-Type: application/octet-stream\r\n"
@@ -123,10 +124,21 @@ def json_answer(body: bytes, status: int = 200) -> Answer:
     return Answer(status, JSON, (body,))
 
 
+def plain_error(status: int, text: str) -> bytes:
+    """The body of a refusal as the protocol has it."""
+    return encode(ErrorBody(text))
+
+
 def error_answer(
-    status: int, text: str, *, retry_after_s: float | None = None, allow: str = "", must_close: bool = False
+    status: int,
+    text: str,
+    *,
+    retry_after_s: float | None = None,
+    allow: str = "",
+    must_close: bool = False,
+    spell: Spell = plain_error,
 ) -> Answer:
-    """The one form of every refusal."""
+    """The one form of every refusal; `spell` writes its body."""
     fields = JSON
     if status == HTTPStatus.UNAUTHORIZED:
         fields += b'WWW-Authenticate: Bearer realm="inferd"\r\n'
@@ -137,7 +149,7 @@ def error_answer(
     if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         fields += b"Accept-Encoding: gzip, deflate, identity\r\n"
     text = text.encode("utf-8", "replace").decode()
-    return Answer(status, fields, (encode(ErrorBody(text)),), must_close=must_close)
+    return Answer(status, fields, (spell(status, text),), must_close=must_close)
 
 
 def bare_error(status: int, text: str) -> bytes:

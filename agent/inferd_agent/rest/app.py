@@ -22,25 +22,29 @@ from aiohttp.streams import StreamReader
 
 from inferd.protocol import Request
 from inferd.protocol.messages import LiveBody, ReadyBody, ServerMetadata, encode
+from inferd.protocol.openai import encode_error
 from inferd_agent.bridge import Bridge, Result
 from inferd_agent.config import Config
 from inferd_agent.errors import MethodNotAllowed, answer_for
 from inferd_agent.identity import ANONYMOUS, Identity, require
 from inferd_agent.metrics import Counters, Metrics
-from inferd_agent.rest.answers import Answer, error_answer, json_answer
+from inferd_agent.rest.answers import Answer, Spell, error_answer, json_answer, plain_error
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call, Server
+from inferd_agent.rest.embeddings import Embeddings
 from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, REQUEST_ID
 from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
 from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
 from inferd_agent.sockets import Bound
-from inferd_agent.views import EXTENSIONS
 from inferd_runtime import Cancelled, InferdError, Job
 
 log = logging.getLogger(__name__)
 
+EXTENSIONS = (
+    "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
+)  # fmt: skip
 _READ = ("read", "infer")
 _MAX_ID_CHARS = 128
 # After a stop, callers on kept connections have this long to hear of it with their next answer.
@@ -68,6 +72,7 @@ class RestApp:
         )
         self._infer = Infer(bridge, self._bodies, self._pool, request_timeout_s=limits.request_timeout_s)
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
+        self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
         self._routes = Routes(self._table(config.metrics.open))
         self._about = encode(ServerMetadata("inferd", metrics.version, EXTENSIONS))
         self._id_prefix = secrets.token_hex(4)
@@ -141,6 +146,7 @@ class RestApp:
         await self._server.shutdown(0.1)
         for task in self._leaving:
             task.cancel()
+        self._embeddings.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def callers(self) -> set[int]:
@@ -170,10 +176,11 @@ class RestApp:
         headers = message.headers
         call.id = self._read_id(headers) if REQUEST_ID in headers else self.next_id()
         label = "none"
+        spell: Spell = plain_error
         try:
             target = self._routes.find(message.path)
             endpoint = target.endpoint
-            label = endpoint.label
+            label, spell = endpoint.label, endpoint.spell
             if message.method == endpoint.method:
                 self._admit(call, target)
                 answer = await endpoint.handler(call, target)
@@ -183,7 +190,7 @@ class RestApp:
             self.counters.count(label, 499)
             raise
         except Exception as error:
-            answer = self._refuse(call, error)
+            answer = self._refuse(call, error, spell)
         finally:
             connection.end(is_lingering=not call.payload.is_eof())
             if call.held_bytes:
@@ -311,19 +318,19 @@ class RestApp:
             f"{method} is not for this path, use {' or '.join(endpoint.methods)}", allow=endpoint.allow
         )
 
-    def _refuse(self, call: Call, error: Exception) -> Answer:
+    def _refuse(self, call: Call, error: Exception, spell: Spell = plain_error) -> Answer:
         """The answer that an error is told by; the unknown ones only in the log."""
         row = answer_for(error)
         if row.http == 401:
             self.counters.auth_failures += 1
         if row.http >= 500 and not isinstance(error, InferdError):
             log.error("request %s failed: %s %s", call.id, call.message.method, call.message.path[:200], exc_info=error)
-            answer = error_answer(500, f"internal error, see the daemon's log for request {call.id}")
+            answer = error_answer(500, f"internal error, see the daemon's log for request {call.id}", spell=spell)
         else:
             status = 400 if isinstance(error, Cancelled) else row.http
             retry_after_s = getattr(error, "retry_after_s", None) if status in (429, 503, 504) else None
             allow = error.allow if isinstance(error, MethodNotAllowed) else ""
-            answer = error_answer(status, str(error), retry_after_s=retry_after_s, allow=allow)
+            answer = error_answer(status, str(error), retry_after_s=retry_after_s, allow=allow, spell=spell)
         answer.must_close = row.http == 413
         answer.is_bodiless = call.message.method == "HEAD"
         return answer
@@ -341,6 +348,8 @@ class RestApp:
             "/v2/models/stats": Endpoint("statistics", "GET", models.statistics, ("read",)),
             "/v2/repository/index": Endpoint("index", "POST", models.index, ("read",)),
             "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
+            "/v1/models": Endpoint("list", "GET", self._embeddings.models, _READ),
+            "/v1/embeddings": Endpoint("embeddings", "POST", self._embeddings.handle, ("infer",), spell=encode_error),
             "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin"), measure),

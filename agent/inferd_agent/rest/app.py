@@ -38,13 +38,11 @@ from inferd_agent.rest.models import Models
 from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
 from inferd_agent.sockets import Bound
+from inferd_agent.views import EXTENSIONS
 from inferd_runtime import Cancelled, InferdError, Job
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (
-    "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
-)  # fmt: skip
 _READ = ("read", "infer")
 _MAX_ID_CHARS = 128
 # After a stop, callers on kept connections have this long to hear of it with their next answer.

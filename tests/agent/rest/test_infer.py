@@ -120,9 +120,11 @@ def test_only_inferences_are_compressed(served: Serving) -> None:
 
 
 def test_parameters_are_taken_or_refused(served: Serving) -> None:
-    """Sequence and priority parameters are harmless on stateless models; reserved ones are refused."""
-    free = {"sequence_id": 1, "sequence_start": True, "priority": 3, "mine": "x", "timeout": 60_000_000}
+    """No sequence, priorities and what has no meaning are taken; sequences and reserved names are refused."""
+    free = {"sequence_id": 0, "sequence_start": False, "priority": 3, "mine": "x", "timeout": 60_000_000}
     assert served.post("/v2/models/mlp/infer", json_body(ROW, parameters=free)).status == 200
+    reply = served.post("/v2/models/mlp/infer", json_body(ROW, parameters={"sequence_id": 5}))
+    assert (reply.status, "keep no state" in reply.error) == (400, True)
     reply = served.post("/v2/models/mlp/infer", json_body(ROW, parameters={"triton_x": 1}))
     assert (reply.status, "triton_x" in reply.error) == (400, True)
 

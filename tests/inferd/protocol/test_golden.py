@@ -60,7 +60,7 @@ def test_all_datatypes_have_golden_bytes() -> None:
 def test_request_as_the_python_client_writes_it() -> None:
     """Two inputs in order, JSON beside binary, flags and id."""
     header = (
-        b'{"id":"7","parameters":{"sequence_id":3,"sequence_start":true,"sequence_end":false,"priority":2,'
+        b'{"id":"7","parameters":{"sequence_id":0,"sequence_start":false,"sequence_end":false,"priority":2,'
         b'"timeout":5000,"binary_data_output":true},"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32",'
         b'"parameters":{"binary_data_size":8}},{"name":"b","shape":[2],"datatype":"INT64","data":[5,-5]},'
         b'{"name":"c","shape":[1],"datatype":"UINT8","parameters":{"binary_data_size":1}}]}'
@@ -72,7 +72,7 @@ def test_request_as_the_python_client_writes_it() -> None:
     assert request.inputs["b"].tolist() == [5, -5]
     assert request.inputs["c"].tolist() == [9]
     assert (request.timeout_us, request.priority, request.binary_default) == (5000, 2, True)
-    assert request.parameters["sequence_id"] == 3
+    assert request.parameters["sequence_id"] == 0
 
 
 def test_request_as_the_cpp_client_writes_it() -> None:

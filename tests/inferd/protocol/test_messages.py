@@ -26,14 +26,19 @@ def test_model_metadata_has_string_versions_and_free_dimensions() -> None:
 
 def test_model_config_prints_defaults_and_omits_absent_batching() -> None:
     """`dynamic_batching` is there only when batching is on: its presence is what clients look at."""
-    tensor = messages.ConfigTensor("x", config_type("BYTES"), (64,))
+    tensor = messages.ConfigTensor("y", config_type("BYTES"), (64,), "labels.txt")
     config = messages.ModelConfig(
         name="m", platform="onnxruntime_onnx", backend="onnxruntime", version_policy={"latest": {"num_versions": 1}},
-        max_batch_size=0, input=(tensor,), output=(tensor,),
+        max_batch_size=0, input=(messages.ConfigInput("x", config_type("BYTES"), (64,)),), output=(tensor,),
     )  # fmt: skip
     printed = json.loads(messages.encode(config))
     assert printed["max_batch_size"] == 0
-    assert printed["input"][0] == {"name": "x", "data_type": "TYPE_STRING", "dims": [64], "label_filename": ""}
+    both = {"data_type": "TYPE_STRING", "dims": [64], "is_shape_tensor": False}
+    assert printed["input"] == [
+        {"name": "x", "label_filename": "", "allow_ragged_batch": False, "optional": False, **both}
+    ]
+    assert printed["output"] == [{"name": "y", "label_filename": "labels.txt", **both}]
+    assert printed["model_transaction_policy"] == {"decoupled": False}
     assert "dynamic_batching" not in printed
     assert messages.decode(messages.MODEL_CONFIG, messages.encode(config), "config") == config
 

@@ -1,0 +1,315 @@
+"""tritonclient over HTTP, sync and asyncio, with TLS and a token and over plain loopback: everything it can ask."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from tests import onnx_models
+from tests.e2e.daemon import Daemon
+from tests.e2e.raw import free_port
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+DATATYPES = tuple(onnx_models.ONNX_TYPES)
+BINARY_ONLY = ("FP16", "BF16")
+CONFIG = """
+name: "ranked"
+platform: "onnxruntime_onnx"
+max_batch_size: 4
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 8 ] } ]
+output [ { name: "probabilities" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "names.txt" } ]
+dynamic_batching { }
+model_warmup [ { name: "w" } ]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A daemon, its two ports, and tokens."""
+
+    daemon: Daemon
+    ports: dict[str, int]
+    token: str
+    admin: str
+
+    def options(self, way: str) -> dict[str, Any]:
+        """How the sync client connects."""
+        if way == "plain":
+            return {}
+        return {"ssl": True, "ssl_context_factory": self.context, "ssl_options": {}}
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.daemon.ca))
+
+    def headers(self, *, admin: bool = False) -> dict[str, str]:
+        """Fresh ones: the client writes into what it is given."""
+        return {"Authorization": f"Bearer {self.admin if admin else self.token}"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One identity model for each datatype, a Triton model folder, versions, and one that can fail."""
+    folder = tmp_path_factory.mktemp("t")
+    models = folder / "models"
+    for name in DATATYPES:
+        onnx_models.identity(models / f"same_{name.lower()}.onnx", name, ("N", "W"))
+    # OpenVINO's CPU plugin keeps 32 bits of an INT64.
+    (models / "same_int64.toml").write_text('engine = "onnxruntime"\n')
+    onnx_models.mlp(models / "ranked" / "1" / "model.onnx", features=8, classes=3)
+    (models / "ranked" / "config.pbtxt").write_text(CONFIG)
+    (models / "ranked" / "names.txt").write_text("cat\ndog\nfox\n")
+    for version in (1, 2):
+        onnx_models.mlp(models / "both" / str(version) / "model.onnx", features=8 * version)
+    (models / "both" / "config.pbtxt").write_text("version_policy { all { } }")
+    onnx_models.faulting(models / "faulting.onnx")
+    (models / "faulting.toml").write_text('engine = "onnxruntime"\n')
+    ports = {"tls": free_port(), "plain": free_port()}
+    listen = (f"tcp:127.0.0.1:{ports['tls']}", f"tcp:127.0.0.1:{ports['plain']}?tls=off&insecure=on")
+    with Daemon(folder, models=models, listen=listen) as daemon:
+        yield Site(daemon, ports, daemon.token(), daemon.token("admin", "infer,read,admin"))
+
+
+@pytest.fixture(params=["tls", "plain"])
+def client(site: Site, request: pytest.FixtureRequest) -> Iterator[triton.InferenceServerClient]:
+    """The sync client, each way."""
+    found = triton.InferenceServerClient(f"127.0.0.1:{site.ports[request.param]}", **site.options(request.param))
+    yield found
+    found.close()
+
+
+def tensor(name: str, array: np.ndarray, datatype: str, *, is_binary: bool = True) -> triton.InferInput:
+    """One input."""
+    found = triton.InferInput(name, list(array.shape), datatype)
+    found.set_data_from_numpy(array, binary_data=is_binary)
+    return found
+
+
+def sample(datatype: str) -> np.ndarray:
+    """Values at the edges of a datatype."""
+    if datatype == "BYTES":
+        return np.array([["grüße".encode(), b""], [b"x" * 1000, "日本".encode()]], object)
+    if datatype == "BOOL":
+        return np.array([[True, False], [False, True]])
+    kind = onnx_models.DATATYPES[datatype]
+    if kind.kind in "fV":
+        limits = ml_dtypes.finfo(kind)
+        return np.array([[limits.max, limits.min], [limits.tiny, -0.0]], kind)
+    limits_of = np.iinfo(kind)
+    return np.array([[limits_of.max, limits_of.min], [0, 1]], kind)
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """JSON strings come back as text, binary ones as bytes."""
+    if array.dtype != object:
+        return array
+    flat = [each.encode() if isinstance(each, str) else each for each in array.ravel().tolist()]
+    return np.array(flat, object).reshape(array.shape)
+
+
+@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_every_datatype(site: Site, client: triton.InferenceServerClient, datatype: str, is_binary: bool) -> None:
+    """Binary and JSON, at the edges of its values; FP16 and BF16 have no JSON form."""
+    array = sample(datatype)
+    if datatype in BINARY_ONLY and not is_binary:
+        with pytest.raises(InferenceServerException):
+            client.infer(
+                f"same_{datatype.lower()}", [tensor("x", array, datatype, is_binary=False)], headers=site.headers()
+            )
+        return
+    wanted = [triton.InferRequestedOutput("y", binary_data=is_binary)]
+    inputs = [tensor("x", array, datatype, is_binary=is_binary)]
+    answer = client.infer(f"same_{datatype.lower()}", inputs, outputs=wanted, headers=site.headers())
+    got = as_bytes(answer.as_numpy("y"))
+    np.testing.assert_array_equal(got, array)
+    if array.dtype.kind in "fV" and is_binary:
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(array))
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_nan_and_infinity(site: Site, client: triton.InferenceServerClient, is_binary: bool) -> None:
+    """Bare NaN in JSON, as this client writes it, and bit for bit in binary."""
+    array = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
+    wanted = [triton.InferRequestedOutput("y", binary_data=is_binary)]
+    inputs = [tensor("x", array, "FP32", is_binary=is_binary)]
+    got = client.infer("same_fp32", inputs, outputs=wanted, headers=site.headers()).as_numpy("y")
+    np.testing.assert_array_equal(got, array)
+
+
+def test_an_empty_tensor(site: Site, client: triton.InferenceServerClient) -> None:
+    """No element is a legal number of elements."""
+    answer = client.infer("same_fp32", [tensor("x", np.empty((1, 0), np.float32), "FP32")], headers=site.headers())
+    assert answer.get_output("y")["shape"] == [1, 0]
+
+
+def test_sixty_four_mebibytes(site: Site, client: triton.InferenceServerClient) -> None:
+    """A large tensor goes in and comes out whole."""
+    array = np.arange(16 << 20, dtype=np.float32).reshape(1, -1)
+    answer = client.infer("same_fp32", [tensor("x", array, "FP32")], headers=site.headers())
+    np.testing.assert_array_equal(answer.as_numpy("y"), array)
+
+
+def test_versions(site: Site, client: triton.InferenceServerClient) -> None:
+    """A named version answers, the highest where none is named; config.pbtxt asked for all."""
+    assert client.get_model_metadata("both", headers=site.headers())["versions"] == ["1", "2"]
+    for version, width in (("1", 8), ("2", 16), ("", 16)):
+        inputs = [tensor("x", np.zeros((1, width), np.float32), "FP32")]
+        answer = client.infer("both", inputs, model_version=version, headers=site.headers())
+        assert answer.get_response()["model_version"] == (version or "2")
+
+
+def test_a_model_folder_of_tritons(site: Site, client: triton.InferenceServerClient) -> None:
+    """Its configuration comes back, its labels rank, its batch is the limit, and what does not map was warned of."""
+    config = client.get_model_config("ranked", headers=site.headers())
+    assert (config["platform"], config["backend"], config["max_batch_size"]) == ("onnxruntime_onnx", "onnxruntime", 4)
+    assert config["output"][0]["label_filename"] == "names.txt"
+    assert config["input"][0] == {
+        "name": "x", "data_type": "TYPE_FP32", "dims": [8], "label_filename": "", "is_shape_tensor": False,
+        "allow_ragged_batch": False, "optional": False,
+    }  # fmt: skip
+    assert config["model_transaction_policy"] == {"decoupled": False}
+    wanted = [triton.InferRequestedOutput("probabilities", class_count=5)]
+    inputs = [tensor("x", np.ones((2, 8), np.float32), "FP32")]
+    ranked = client.infer("ranked", inputs, outputs=wanted, headers=site.headers()).as_numpy("probabilities")
+    assert ranked.shape == (2, 3)
+    assert {each.split(b":")[2] for each in ranked[0]} == {b"cat", b"dog", b"fox"}
+    with pytest.raises(InferenceServerException, match="1 to 4"):
+        client.infer("ranked", [tensor("x", np.ones((5, 8), np.float32), "FP32")], headers=site.headers())
+    assert "config.pbtxt is followed, but not in this: model_warmup" in site.daemon.log()
+
+
+def test_parameters(site: Site, client: triton.InferenceServerClient) -> None:
+    """Priority and timeout are taken, a deadline that passed is 504, sequences and reserved names are refused."""
+    inputs = [tensor("x", np.ones((1, 8), np.float32), "FP32")]
+    client.infer("ranked", inputs, priority=3, timeout=5_000_000, headers=site.headers(), parameters={"mine": "x"})
+    for more, status, text in (
+        ({"sequence_id": 7, "sequence_start": True}, "400", "sequences are not supported"),
+        ({"sequence_id": "a"}, "400", "sequences are not supported"),
+        ({"timeout": 1}, "504", "deadline"),
+    ):
+        with pytest.raises(InferenceServerException, match=text) as caught:
+            client.infer("ranked", inputs, headers=site.headers(), **more)  # type: ignore[arg-type]
+        assert caught.value.status() == status
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "shape", "datatype", "version", "status"),
+    [
+        ("nobody", "x", (1, 8), "FP32", "", "404"),
+        ("ranked", "x", (1, 8), "FP32", "9", "404"),
+        ("ranked", "z", (1, 8), "FP32", "", "400"),
+        ("ranked", "x", (1, 9), "FP32", "", "400"),
+        ("ranked", "x", (8,), "FP32", "", "400"),
+        ("ranked", "x", (1, 8), "FP64", "", "400"),
+        ("faulting", "index", (1, 1), "INT64", "", "500"),
+    ],
+)
+def test_errors_have_the_right_code(
+    site: Site, client: triton.InferenceServerClient, model: str, name: str, shape: tuple[int, ...], datatype: str,
+    version: str, status: str,
+) -> None:  # fmt: skip
+    """Unknown names, wrong shapes and types, and an engine that fails."""
+    array = np.full(shape, 99, onnx_models.DATATYPES[datatype])
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, [tensor(name, array, datatype)], model_version=version, headers=site.headers())
+    assert caught.value.status() == status
+    assert caught.value.message()
+
+
+def test_tokens(site: Site, client: triton.InferenceServerClient) -> None:
+    """No token is 401, one without the scope 403."""
+    for headers, status in (({}, "401"), ({"Authorization": "Bearer x"}, "401"), (site.headers(), "403")):
+        with pytest.raises(InferenceServerException) as caught:
+            client.unload_model("ranked", headers=headers)
+        assert caught.value.status() == status
+
+
+def test_repository_control(site: Site, client: triton.InferenceServerClient) -> None:
+    """Unloaded is told in the index, refuses, and loads again; unknown models are told apart."""
+    admin = site.headers(admin=True)
+    client.unload_model("same_int8", headers=admin)
+    index = {each["name"]: each for each in client.get_model_repository_index(headers=site.headers())}
+    assert index["same_int8"]["state"] == "UNAVAILABLE"
+    assert not client.is_model_ready("same_int8", headers=site.headers())
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("same_int8", [tensor("x", sample("INT8"), "INT8")], headers=site.headers())
+    assert caught.value.status() == "503"
+    client.load_model("same_int8", headers=admin)
+    assert client.is_model_ready("same_int8", headers=site.headers())
+    with pytest.raises(InferenceServerException, match="nobody"):
+        client.load_model("nobody", headers=admin)
+
+
+def counters(client: triton.InferenceServerClient, site: Site, model: str) -> dict[str, Any]:
+    """The statistics of one model."""
+    [found] = client.get_inference_statistics(model, headers=site.headers())["model_stats"]
+    return dict(found)
+
+
+def test_statistics_add_up(site: Site, client: triton.InferenceServerClient) -> None:
+    """After successes, failures, late ones and refusals side by side: requests are successes or failures, batches make
+    up the runs, and the runs the rows."""
+    before = counters(client, site, "faulting")
+    good, bad, late, malformed = 40, 12, 8, 5
+
+    def ask(kind: str, rows: int) -> None:
+        own = triton.InferenceServerClient(f"127.0.0.1:{site.ports['plain']}")
+        index = np.full((rows, 1), 99 if kind == "bad" else 3, np.int64)
+        inputs = [tensor("wrong" if kind == "malformed" else "index", index, "INT64")]
+        more = {"timeout": 1} if kind == "late" else {}
+        with suppress(InferenceServerException):
+            own.infer("faulting", inputs, headers=site.headers(), **more)
+        own.close()
+
+    kinds = ["good"] * good + ["bad"] * bad + ["late"] * late + ["malformed"] * malformed
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, kinds[::2] + kinds[1::2], [1 + i % 3 for i in range(len(kinds))]))
+    after = counters(client, site, "faulting")
+    now, then = after["inference_stats"], before["inference_stats"]
+    assert now["success"]["count"] - then["success"]["count"] == good
+    assert now["fail"]["count"] - then["fail"]["count"] == bad + late
+    for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
+        assert now[stage]["count"] == now["success"]["count"]
+    batches = after["batch_stats"]
+    assert sum(each["compute_infer"]["count"] for each in batches) == after["execution_count"]
+    assert sum(each["compute_infer"]["count"] * each["batch_size"] for each in batches) == after["inference_count"]
+    assert now["success"]["ns"] >= now["compute_infer"]["ns"]
+
+
+@pytest.mark.parametrize("way", ["tls", "plain"])
+async def test_the_asyncio_client(site: Site, way: str) -> None:
+    """Health, metadata, configuration, many inferences at once, compression, errors."""
+    context = await asyncio.to_thread(site.context)
+    options: dict[str, Any] = {"ssl": True, "ssl_context": context} if way == "tls" else {}
+    async with triton_aio.InferenceServerClient(f"127.0.0.1:{site.ports[way]}", **options) as client:
+        assert await client.is_server_live()
+        assert await client.is_model_ready("ranked", headers=site.headers())
+        assert (await client.get_model_config("ranked", headers=site.headers()))["max_batch_size"] == 4
+        assert (await client.get_model_metadata("both", "1", headers=site.headers()))["versions"] == ["1"]
+
+        async def echo(number: int) -> None:
+            array = np.full((1, 3), number, np.float32)
+            encoding = (None, "gzip", "deflate")[number % 3]
+            answer = await client.infer(
+                "same_fp32", [tensor("x", array, "FP32", is_binary=number % 2 == 0)], headers=site.headers(),
+                request_compression_algorithm=encoding, response_compression_algorithm=encoding,
+            )  # fmt: skip
+            np.testing.assert_array_equal(answer.as_numpy("y"), array)
+
+        await asyncio.gather(*(echo(number) for number in range(30)))
+        with pytest.raises(InferenceServerException) as caught:
+            await client.infer("nobody", [tensor("x", np.ones((1, 1), np.float32), "FP32")], headers=site.headers())
+        assert caught.value.status() == "404"

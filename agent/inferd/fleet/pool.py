@@ -34,9 +34,9 @@ LOAD_SPEEDS: dict[Load, float] = {"idle": 1.0, "light": 0.9, "busy": 0.6, "full"
 # one that seems fast from few answers does not get everything.
 MOST_WEIGHT = 8.0
 # Latencies this far from the typical one, or nearer, are taken for noise.
-NOISE = 1.5
+NOISE = 2.0
 # A device's latency is the median of so many answers: hiccups and first connections do not count, a change soon does.
-RECENT = 15
+RECENT = 31
 LEAST_S = 1e-9
 MAX_TIMED = 64
 

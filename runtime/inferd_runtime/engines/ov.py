@@ -23,7 +23,7 @@ from inferd_runtime.engines.cache import compiled_folder
 from inferd_runtime.engines.fixed import FixedSession, require_free_rows
 from inferd_runtime.engines.quiet import silence_telemetry
 from inferd_runtime.engines.reason import reason
-from inferd_runtime.errors import EngineFault, EngineRefused
+from inferd_runtime.errors import EngineFault, EngineRefused, Unsupported
 from inferd_runtime.tensor import BFLOAT16, TensorSpec
 
 _SUFFIXES = (".onnx", ".xml", ".tflite")
@@ -41,6 +41,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "bf16": BFLOAT16,
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
+}
+# The CPU plugin computes in 32 bits whatever the type, and wraps or cuts what does not fit without a word (2026.4).
+_NARROWED: dict[np.dtype[Any], tuple[float, float]] = {
+    np.dtype(np.int64): (-(2**31), 2**31 - 1),
+    np.dtype(np.uint64): (0, 2**31 - 1),
+    np.dtype(np.float64): (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)),
 }
 # A stream of one thread swallows exceptions (2026.4): a failed run would answer with the run before it. Without streams
 # the model runs on the caller's thread, raises, and is faster.
@@ -200,6 +206,7 @@ class OvSession:
         # OpenVINO keeps no names of free dimensions.
         self.batch_symbols = ("",) * (len(self.inputs) + len(self.outputs))
         self._types = tuple(port.get_element_type() for port in compiled.inputs)
+        self._narrowed = tuple(i for i, spec in enumerate(self.inputs) if spec.dtype in _NARROWED)
         self._lock = threading.Lock()  # guards _compiled and _generation; held while compiling again
         self._compiled: Any = compiled
         self._generation = 0
@@ -210,6 +217,8 @@ class OvSession:
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[int]) -> list[Array]:
         arrays = [_raw(settled(spec, array)) for spec, array in zip(self.inputs, inputs, strict=True)]
+        for index in self._narrowed:
+            _require_fit(self.inputs[index], arrays[index])
         place = self._places.get()
         try:
             if place[0] != self._generation:
@@ -252,6 +261,19 @@ class OvSession:
         array = np.array(data)
         # OpenVINO has no numpy type for BF16 and calls it float16.
         return array.view(BFLOAT16) if self.outputs[index].dtype == BFLOAT16 else array
+
+
+def _require_fit(spec: TensorSpec, array: Array) -> None:
+    """Refuse values that OpenVINO would turn into others; infinities and NaN stay what they are."""
+    least, most = _NARROWED[spec.dtype]
+    if array.size and least <= array.min() and array.max() <= most:
+        return
+    bad = array[((array < least) | (array > most)) & np.isfinite(array)]
+    if bad.size:
+        raise Unsupported(
+            f"input {spec.name!r} has the value {bad.flat[0]}, but OpenVINO computes {spec.dtype} in 32 bits; values "
+            f'from {least:g} to {most:g} work, or engine = "onnxruntime" in model.toml'
+        )
 
 
 def _raw(array: Array) -> Array:

@@ -12,7 +12,7 @@ import pytest
 
 from inferd_runtime.engines import SessionOptions
 from inferd_runtime.engines.ov import OvEngine
-from inferd_runtime.errors import EngineRefused
+from inferd_runtime.errors import EngineRefused, Unsupported
 from tests import onnx_models
 
 engine = OvEngine()
@@ -47,6 +47,26 @@ def test_strings_are_refused(tmp_path: Path) -> None:
     """String tensors are ONNX Runtime's."""
     with pytest.raises(EngineRefused, match="input 'x' has the element type string"):
         engine.open(onnx_models.string_identity(tmp_path / "m.onnx"), F32)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "fine", "bad"),
+    [
+        ("INT64", [2**31 - 1, -(2**31)], 2**31),
+        ("UINT64", [2**31 - 1, 0], 2**40),
+        ("FP64", [3e38, np.inf, -np.inf, np.nan], -1e300),
+    ],
+)
+def test_values_that_32_bits_cannot_hold_are_refused(tmp_path: Path, datatype: str, fine: list, bad: float) -> None:
+    """OpenVINO would make others of them without a word; the same model goes on with what it can hold."""
+    session = engine.open(onnx_models.identity(tmp_path / "m.onnx", datatype, ("N", 1)), F32)
+    (spec,) = session.inputs
+    for value in fine:
+        x = np.array([[value]], spec.dtype)
+        assert np.array_equal(session.run([x], [0])[0].astype(np.float32), x.astype(np.float32), equal_nan=True)
+    with pytest.raises(Unsupported, match=r"input 'x' has the value .* OpenVINO computes .* in 32 bits"):
+        session.run([np.array([[fine[0]], [bad]], spec.dtype)], [0])
+    assert session.run([np.empty((0, 1), spec.dtype)], [0])[0].shape == (0, 1)
 
 
 def test_a_precision_the_device_lacks_is_refused(tmp_path: Path) -> None:

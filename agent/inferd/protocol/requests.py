@@ -71,7 +71,9 @@ class _Output(msgspec.Struct, gc=False):
     parameters: _OutputParameters | None = None
 
 
-class _Request(msgspec.Struct):
+class RequestBody(msgspec.Struct):
+    """The JSON of a request, as read; `data` of an input is looked at once its datatype and shape are."""
+
     inputs: list[TensorHeader]
     outputs: list[_Output] | None = None
     id: str | None = None
@@ -90,7 +92,7 @@ class _RequestOut(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     outputs: list[_OutputOut] | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Request)
+_DECODER = msgspec.json.Decoder(RequestBody)
 _ENCODER = msgspec.json.Encoder()
 DEFAULT_LIMITS = Limits()
 _UNSIGNED = frozenset({"timeout", "priority"})

@@ -35,7 +35,9 @@ class Response:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _ResponseOut(msgspec.Struct, omit_defaults=True, gc=False):
+class ResponseBody(msgspec.Struct, omit_defaults=True, gc=False):
+    """The JSON of a response, as written."""
+
     model_name: str
     model_version: str
     outputs: list[TensorOut]
@@ -75,7 +77,7 @@ def encode_response(
     for wanted in request.outputs:
         array = pick_output(outputs, wanted, labels, batched)
         _write(wanted.name, array, wanted.binary, tensors, sections)
-    header = _ENCODER.encode(_ResponseOut(model_name, model_version, tensors, request.id))
+    header = _ENCODER.encode(ResponseBody(model_name, model_version, tensors, request.id))
     if not sections:
         return None, [header]
     header = pad_header(header)

@@ -39,7 +39,7 @@ class TensorHeader(msgspec.Struct):
     datatype: str
     shape: Shape
     parameters: TensorParameters | None = None
-    data: Raw = Raw()
+    data: Raw = msgspec.field(default_factory=Raw)  # a schema cannot show a default of raw JSON
 
 
 class TensorOut(msgspec.Struct, gc=False):

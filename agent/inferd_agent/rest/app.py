@@ -35,6 +35,7 @@ from inferd_agent.rest.embeddings import Embeddings
 from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, REQUEST_ID
 from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
+from inferd_agent.rest.openapi import document
 from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
 from inferd_agent.rest.v1 import V1
@@ -73,7 +74,9 @@ class RestApp:
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
         self._v1 = V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
-        self._routes = Routes(self._table(config.metrics.open))
+        table = self._table(config.metrics.open)
+        self._routes = Routes(table)
+        self._document = document(table, metrics.version)
         self._about = encode(ServerMetadata("inferd", metrics.version, EXTENSIONS))
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
@@ -345,6 +348,7 @@ class RestApp:
             "/v2/health/ready": Endpoint("health", "GET", self._ready, None),
             "/v2": Endpoint("server", "GET", self._metadata, ()),
             "/metrics": Endpoint("metrics", "GET", self._expose, None if metrics_open else ("read",)),
+            "/openapi.json": Endpoint("openapi", "GET", self._openapi, ()),
             "/v2/models/stats": Endpoint("statistics", "GET", models.statistics, ("read",)),
             "/v2/repository/index": Endpoint("index", "POST", models.index, ("read",)),
             "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
@@ -376,6 +380,9 @@ class RestApp:
 
     async def _metadata(self, call: Call, target: Target) -> Answer:
         return json_answer(self._about)
+
+    async def _openapi(self, call: Call, target: Target) -> Answer:
+        return json_answer(self._document)
 
     async def _expose(self, call: Call, target: Target) -> Answer:
         principal = call.principal

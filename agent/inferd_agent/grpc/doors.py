@@ -19,7 +19,7 @@ from inferd_agent.tls import Pem
 # A connection has at most so many calls under way; further ones wait at the caller's.
 MAX_STREAMS = 128
 # A connection on which nothing comes is asked whether it lives, and is let go when it does not say so.
-_PING_S, _PING_WAIT_S = 60, 20
+_PING_S, _PING_WAIT_S = 20, 10
 # Callers that ping more often than this, a few times over, are cut off.
 _LEAST_PING_S = 10
 

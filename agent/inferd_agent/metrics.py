@@ -125,7 +125,7 @@ def _figures(figures: RuntimeFigures) -> Iterator[Metric]:
     yield _gauge("core_budget", "Cores that batches may use now.", figures.core_size)
     yield _gauge("core_budget_floor", "Cores that stay ours.", figures.core_floor)
     yield _gauge("core_budget_ceiling", "Cores at most.", figures.core_ceiling)
-    yield _gauge("cores_used", "Cores that batches hold, and the event loop's where they keep it busy.", figures.core_used)
+    yield _gauge("cores_used", "Cores that batches hold, those on the event loop too.", figures.core_used)
     yield _gauge("queued_jobs", "Jobs waiting, all models.", figures.queued_jobs)
     yield _gauge("running_jobs", "Jobs running, all models.", figures.running_jobs)
     yield _gauge("queue_bytes", "Input bytes of waiting and running jobs.", figures.held_bytes)

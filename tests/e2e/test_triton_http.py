@@ -66,8 +66,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     models = folder / "models"
     for name in DATATYPES:
         onnx_models.identity(models / f"same_{name.lower()}.onnx", name, ("N", "W"))
-    # OpenVINO's CPU plugin keeps 32 bits of an INT64.
-    (models / "same_int64.toml").write_text('engine = "onnxruntime"\n')
+    for name in ("int64", "uint64", "fp64"):  # OpenVINO refuses what does not fit into 32 bits
+        (models / f"same_{name}.toml").write_text('engine = "onnxruntime"\n')
     onnx_models.mlp(models / "ranked" / "1" / "model.onnx", features=8, classes=3)
     (models / "ranked" / "config.pbtxt").write_text(CONFIG)
     (models / "ranked" / "names.txt").write_text("cat\ndog\nfox\n")

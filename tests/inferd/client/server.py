@@ -146,6 +146,22 @@ class Server:
         )  # fmt: skip
 
 
+async def end_handshakes() -> None:
+    """End what was accepted and has not become a connection yet. A handshake must have begun before it can be ended."""
+    await turns()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await turns()
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop do what is due."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 @contextmanager
 def serving(server: Server, sites: list[tuple[socket.socket, ssl.SSLContext | None]]) -> Iterator[None]:
     """Run the server on these bound sockets until the block ends."""
@@ -155,18 +171,23 @@ def serving(server: Server, sites: list[tuple[socket.socket, ssl.SSLContext | No
     async def run() -> None:
         runner = web.AppRunner(server.application(), handle_signals=False, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        for sock, context in sites:
-            await web.SockSite(runner, sock, ssl_context=context).start()
+        listening = [web.SockSite(runner, sock, ssl_context=context) for sock, context in sites]
+        for site in listening:
+            await site.start()
         loop, done = asyncio.get_running_loop(), asyncio.Event()
         stop.append(lambda: loop.call_soon_threadsafe(done.set))
         is_up.set()
         await done.wait()
         server.hold.set()
-        for transport in server.peers:  # whose polite end of TLS nobody would wait for
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+        for site in listening:
+            await site.stop()
+        assert runner.server is not None
+        for connection in runner.server.connections:  # whose polite end of TLS nobody would wait for
+            if isinstance(connection.transport, asyncio.WriteTransport):
+                connection.transport.abort()
         server.peers.clear()  # they belong to this loop, and the server may be started again
         await runner.cleanup()
+        await end_handshakes()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()

@@ -45,7 +45,7 @@ unit: dev models  ## all tests
 	$(BIN)/pytest -n auto --dist worksteal
 
 test-fleet: dev  ## five daemons in network namespaces (root): discovery, trust, and calls while devices come and go
-	FLEET_CALLS=5000 $(BIN)/pytest tests/fleet -s --timeout 900
+	FLEET_CALLS=$(or $(CALLS),5000) $(BIN)/pytest tests/fleet -s --timeout 900
 
 models: dev  ## fetch the test models by checksum and make their INT8 versions
 	$(BIN)/python -m tests.models.fetch

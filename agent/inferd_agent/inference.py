@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from inferd.protocol import Request
 from inferd_agent.bridge import Bridge
 from inferd_agent.identity import Principal
-from inferd_runtime import InvalidRequest, Job
+from inferd_runtime import InvalidRequest, Job, Unsupported
 
 _VERSION_DIGITS = 18
 _MOST_LATER = 9
@@ -28,6 +28,8 @@ def job_of(
 ) -> Job:
     """The job that a request is. `within_ns` is what the front end allows; the request itself may allow less, and
     with a `priority` beyond 1, the most urgent, it steps back behind others of its principal's level."""
+    if request.references or any(output.place for output in request.outputs):
+        raise Unsupported("shared memory is not served here: send tensors in the request")
     if request.timeout_us:
         within_ns = min(within_ns, request.timeout_us * 1000)
     later = min(request.priority - 1, _MOST_LATER) if request.priority else 0

@@ -7,6 +7,7 @@ decoding allocates no more than a small multiple of the bytes that it was given.
 from inferd.protocol.classification import classify
 from inferd.protocol.datatypes import DATATYPES, as_tensor, config_type, datatype_of, decode_bytes, encode_bytes
 from inferd.protocol.errors import ProtocolError
+from inferd.protocol.regions import Reference, RegionRef, read_reference
 from inferd.protocol.requests import (
     HEADER_LENGTH,
     Limits,
@@ -26,6 +27,8 @@ __all__ = [
     "OutputRequest",
     "Parameter",
     "ProtocolError",
+    "Reference",
+    "RegionRef",
     "Request",
     "Response",
     "as_tensor",
@@ -39,4 +42,5 @@ __all__ = [
     "encode_request",
     "encode_response",
     "parse_header_length",
+    "read_reference",
 ]

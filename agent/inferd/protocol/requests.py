@@ -17,9 +17,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from inferd.protocol.binary import pad_header, write_section
-from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
+from inferd.protocol.datatypes import DATATYPES, Array, Buffer, datatype_of, sendable
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, encode_data
+from inferd.protocol.regions import NO_PLACES, Reference, RegionRef, place_of, refer
 from inferd.protocol.tensors import Place, TensorHeader, TensorOut, place_tensors, read_tensors
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -37,11 +38,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class OutputRequest:
-    """One wanted output: its form, and how many classes to make of it (0: the tensor itself)."""
+    """One wanted output: its form, how many classes to make of it (0: the tensor itself), and where in a region it is
+    to be written, whose `nbytes` is how much there is room for (None: it is sent)."""
 
     name: str
     binary: bool = False
     classification: int = 0
+    place: RegionRef | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Request:
     """What a caller asks. `outputs` is empty when all are wanted; then `binary_default` tells their form.
 
     `parameters` holds everything the caller sent, of checked types. `timeout_us` and `priority` are None when not sent.
+    `references` are the inputs that lie in regions: whoever has the regions adds them to `inputs`.
     """
 
     id: str = ""
@@ -58,12 +62,15 @@ class Request:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     timeout_us: int | None = None
     priority: int | None = None
+    references: tuple[Reference, ...] = ()
 
 
 class _OutputParameters(msgspec.Struct, gc=False):
     binary_data: bool | None = None
     classification: Annotated[int, Meta(ge=1)] | None = None
     shared_memory_region: str | None = None
+    shared_memory_offset: Annotated[int, Meta(ge=0)] | None = None
+    shared_memory_byte_size: Annotated[int, Meta(ge=0)] | None = None
 
 
 class _Output(msgspec.Struct, gc=False):
@@ -139,6 +146,7 @@ class _Header(NamedTuple):
 
     id: str | None
     places: Sequence[Place]
+    references: tuple[Reference, ...]
     has_specials: bool
     outputs: tuple[OutputRequest, ...]
     binary_default: bool
@@ -168,6 +176,7 @@ def decode_request(body: Buffer, header_length: int | None = None, limits: Limit
         parameters,
         parameters.get("timeout"),  # type: ignore[arg-type]  # check_parameters has seen to it
         parameters.get("priority"),  # type: ignore[arg-type]
+        header.references,
     )
 
 
@@ -180,7 +189,7 @@ def _read_header(text: bytes | memoryview, size: int, length: int, limits: Limit
     check_parameters(parameters)
     return _Header(
         header.id,
-        place_tensors(header.inputs, size, length),
+        *place_tensors(header.inputs, size, length),
         has_specials,
         _read_outputs(header.outputs),
         parameters.get("binary_data_output", False) is True,
@@ -207,9 +216,19 @@ def _read_output(output: _Output) -> OutputRequest:
     parameters = output.parameters
     if parameters is None:
         return OutputRequest(output.name)
-    if parameters.shared_memory_region is not None:
-        raise ProtocolError(f"output '{output.name}': shared memory is not enabled")
-    return OutputRequest(output.name, parameters.binary_data is True, parameters.classification or 0)
+    region, classification = parameters.shared_memory_region, parameters.classification or 0
+    if region is None:
+        return OutputRequest(output.name, parameters.binary_data is True, classification)
+    offset, nbytes = parameters.shared_memory_offset, parameters.shared_memory_byte_size
+    place = place_of(f"output '{output.name}'", region, offset, nbytes)
+    return output_in_region(output.name, classification, place)
+
+
+def output_in_region(name: str, classification: int, place: RegionRef) -> OutputRequest:
+    """An output that is to be written into a region, which classes are not."""
+    if classification:
+        raise ProtocolError(f"output '{name}': classification goes with no shared_memory_region, take one of them")
+    return OutputRequest(name, True, 0, place)
 
 
 def check_parameters(parameters: Mapping[str, Parameter]) -> None:
@@ -242,14 +261,19 @@ def encode_request(
     *,
     binary: bool = True,
     id: str = "",  # noqa: A002  the protocol's own word
+    places: Mapping[str, RegionRef] = NO_PLACES,
 ) -> tuple[int | None, list[bytes | memoryview]]:
     """Write a request: the header length (None: all JSON) and the buffers of the body, header first.
 
-    Large arrays are sent as views, so they must not change until sent.
+    Large arrays are sent as views, so they must not change until sent. Of inputs that lie in regions, at `places`, only
+    the dtype and shape are sent.
     """
     tensors: list[TensorOut] = []
     sections: list[bytes | memoryview] = []
     for name, value in inputs.items():
+        if (place := places.get(name)) is not None:
+            tensors.append(_write_reference(name, value, place))
+            continue
         array = sendable(value)
         datatype = datatype_of(array.dtype)
         if binary:
@@ -268,9 +292,19 @@ def encode_request(
     return len(header), [header, *sections]
 
 
+def _write_reference(name: str, array: Array, place: RegionRef) -> TensorOut:
+    dtype = DATATYPES[datatype_of(array.dtype)]
+    if array.dtype != dtype:
+        raise ProtocolError(f"tensor '{name}': in region '{place.region}' its dtype must be {dtype}, not {array.dtype}")
+    refer(name, dtype, array.shape, array.size, place)
+    return TensorOut(name, datatype_of(dtype), array.shape, place.parameters)
+
+
 def _write_output(output: str | OutputRequest, binary: bool) -> _OutputOut:
     if isinstance(output, str):
         return _OutputOut(output, {"binary_data": binary})
+    if output.place is not None:
+        return _OutputOut(output.name, {**output.place.parameters})
     parameters: dict[str, Parameter] = {"binary_data": output.binary}
     if output.classification:
         parameters["classification"] = output.classification

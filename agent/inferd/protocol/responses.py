@@ -1,7 +1,8 @@
 """An inference response, written and read.
 
 Outputs go in the order asked, each in the form asked. JSON outputs are flat and carry no `parameters`: some clients
-take their presence to mean binary. A response without a single binary byte is plain JSON, with no header length.
+take their presence to mean binary. A response without a single binary byte is plain JSON, with no header length. Of an
+output that was written into a region only name, datatype and shape are told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from inferd.protocol.classification import classify
 from inferd.protocol.datatypes import Array, Buffer, datatype_of, sendable
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, encode_data
+from inferd.protocol.regions import NO_PLACES, Reference, RegionRef
 from inferd.protocol.requests import Limits, OutputRequest, Request, split_body
 from inferd.protocol.tensors import TensorHeader, TensorOut, place_tensors, read_tensors
 
@@ -26,13 +28,17 @@ RESPONSE_LIMITS = Limits(max_json_bytes=1 << 30, max_tensors=1 << 16)
 
 @dataclass(slots=True)
 class Response:
-    """What a model answered; `outputs` are read-only views on the body, in the server's order."""
+    """What a model answered; `outputs` are read-only views on the body, in the server's order.
+
+    `references` are the outputs that were written into the regions offered for them.
+    """
 
     model_name: str
     model_version: str = ""
     id: str = ""
     outputs: dict[str, Array] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[Reference, ...] = ()
 
 
 class ResponseBody(msgspec.Struct, omit_defaults=True, gc=False):
@@ -68,6 +74,7 @@ def encode_response(
     """Write the answer to `request`: the header length (None: plain JSON) and the buffers of the body, header first.
 
     `labels` and `batched` matter for classification only. Large arrays are sent as views: they must stay unchanged.
+    Outputs with a place in a region are in it already.
     """
     tensors: list[TensorOut] = []
     sections: list[bytes | memoryview] = []
@@ -76,6 +83,9 @@ def encode_response(
             _write(name, array, request.binary_default, tensors, sections)
     for wanted in request.outputs:
         array = pick_output(outputs, wanted, labels, batched)
+        if wanted.place is not None:
+            tensors.append(TensorOut(wanted.name, datatype_of(array.dtype), array.shape))
+            continue
         _write(wanted.name, array, wanted.binary, tensors, sections)
     header = _ENCODER.encode(ResponseBody(model_name, model_version, tensors, request.id))
     if not sections:
@@ -109,11 +119,20 @@ def _write(name: str, value: Array, binary: bool, tensors: list[TensorOut], sect
         sections.append(section)
 
 
-def decode_response(body: Buffer, header_length: int | None = None, limits: Limits = RESPONSE_LIMITS) -> Response:
-    """Read a response; `header_length` is None when the whole body is JSON."""
+def decode_response(
+    body: Buffer,
+    header_length: int | None = None,
+    limits: Limits = RESPONSE_LIMITS,
+    places: Mapping[str, RegionRef] = NO_PLACES,
+) -> Response:
+    """Read a response; `header_length` is None when the whole body is JSON. `places`: in which regions the caller wants
+    which outputs. Whether such an output fits the room that it was offered is for the caller to see."""
     whole, text = split_body(body, header_length, limits)
     header, has_specials = decode_header(_DECODER, text, "response")
     if len(header.outputs) > limits.max_tensors:
         raise ProtocolError(f"at most {limits.max_tensors} outputs are taken")
-    outputs = read_tensors(place_tensors(header.outputs, len(whole), len(text)), whole, has_specials)
-    return Response(header.model_name, header.model_version or "", header.id or "", outputs, header.parameters or {})
+    found, references = place_tensors(header.outputs, len(whole), len(text), places)
+    outputs = read_tensors(found, whole, has_specials)
+    return Response(
+        header.model_name, header.model_version or "", header.id or "", outputs, header.parameters or {}, references
+    )

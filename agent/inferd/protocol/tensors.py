@@ -1,13 +1,13 @@
 """The part that requests and responses share: tensor headers, and the walk over them that reads their data.
 
-Every tensor has exactly one source: JSON `data`, a binary section behind the JSON, or (not spoken yet) shared memory.
-Sections follow each other in the order of the headers, leave no gap and end with the body.
+Every tensor has exactly one source: JSON `data`, a binary section behind the JSON, or a region of shared memory, which
+is not read here. Sections follow each other in the order of the headers, leave no gap and end with the body.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from inferd.protocol.binary import read_section
 from inferd.protocol.datatypes import DATATYPES, Array
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import MAX_RANK, decode_data
+from inferd.protocol.regions import Reference, RegionRef, place_of, refer
 
 Dim = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Shape = Annotated[tuple[Dim, ...], Meta(max_length=MAX_RANK)]
@@ -30,6 +31,8 @@ class TensorParameters(msgspec.Struct, gc=False):
 
     binary_data_size: Annotated[int, Meta(ge=0)] | None = None
     shared_memory_region: str | None = None
+    shared_memory_offset: Annotated[int, Meta(ge=0)] | None = None
+    shared_memory_byte_size: Annotated[int, Meta(ge=0)] | None = None
 
 
 class TensorHeader(msgspec.Struct):
@@ -43,12 +46,13 @@ class TensorHeader(msgspec.Struct):
 
 
 class TensorOut(msgspec.Struct, gc=False):
-    """A tensor as written: flat `data`, or `parameters` that tell its section's size, never both."""
+    """A tensor as written: flat `data`, or `parameters` that tell its section's size or its region, or, of an output in
+    a region, neither."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: dict[str, int] | UnsetType = UNSET
+    parameters: dict[str, int | str] | UnsetType = UNSET
     data: Any = UNSET
 
 
@@ -70,9 +74,16 @@ class Place(NamedTuple):
     nbytes: int | None
 
 
-def place_tensors(headers: Sequence[TensorHeader], size: int, offset: int) -> list[Place]:
-    """Check everything that headers claim against a body of `size` bytes, whose sections begin at `offset`."""
+def place_tensors(
+    headers: Sequence[TensorHeader], size: int, offset: int, offered: Mapping[str, RegionRef] | None = None
+) -> tuple[list[Place], tuple[Reference, ...]]:
+    """Check everything that headers claim against a body of `size` bytes, whose sections begin at `offset`.
+
+    Tensors in regions come beside the others. `offered` are the places for outputs, by which a response is read: a
+    request names its regions itself.
+    """
     places: list[Place] = []
+    references: list[Reference] = []
     names: set[str] = set()
     for header in headers:
         name = header.name
@@ -83,18 +94,22 @@ def place_tensors(headers: Sequence[TensorHeader], size: int, offset: int) -> li
             raise ProtocolError(f"tensor '{name}' is given twice")
         names.add(name)
         count = count_elements(header.shape, name)
-        nbytes = _section_bytes(header)
-        places.append(Place(header, dtype, count, offset, nbytes))
-        if nbytes is None:
+        source = _source(header) if offered is None else _answered_source(header, offered)
+        if isinstance(source, RegionRef):
+            make = refer if offered is None else Reference
+            references.append(make(name, dtype, header.shape, count, source))
             continue
-        if nbytes > size - offset:
+        places.append(Place(header, dtype, count, offset, source))
+        if source is None:
+            continue
+        if source > size - offset:
             raise ProtocolError(
-                f"tensor '{name}': binary_data_size is {nbytes}, {size - offset} bytes are left behind the JSON header"
+                f"tensor '{name}': binary_data_size is {source}, {size - offset} bytes are left behind the JSON header"
             )
-        offset += nbytes
+        offset += source
     if offset != size:
         raise ProtocolError(f"{size - offset} bytes are left over behind the last tensor")
-    return places
+    return places, tuple(references)
 
 
 def read_tensors(places: Sequence[Place], body: bytes | memoryview, has_specials: bool) -> dict[str, Array]:
@@ -109,16 +124,42 @@ def read_tensors(places: Sequence[Place], body: bytes | memoryview, has_specials
     return tensors
 
 
-def _section_bytes(header: TensorHeader) -> int | None:
-    """The size of the binary section; None when the data is JSON. Refuses a tensor with no source or with several."""
+def _source(header: TensorHeader) -> RegionRef | int | None:
+    """A region's part, or the size of a binary section; None when the data is JSON. Refuses none and several."""
     parameters = header.parameters
-    has_data = len(memoryview(header.data)) > 0 and bytes(memoryview(header.data)[:5]) != b"null"
+    has_data = _has_data(header)
     if parameters is None or parameters.binary_data_size is None is parameters.shared_memory_region:
         if not has_data:
             raise ProtocolError(f"tensor '{header.name}' has neither data nor binary_data_size")
         return None
-    if parameters.shared_memory_region is not None:
-        raise ProtocolError(f"tensor '{header.name}': shared memory is not enabled")
-    if has_data:
-        raise ProtocolError(f"tensor '{header.name}' has both data and binary_data_size, one is needed")
-    return parameters.binary_data_size
+    if parameters.shared_memory_region is None:
+        if has_data:
+            raise ProtocolError(f"tensor '{header.name}' has both data and binary_data_size, one is needed")
+        return parameters.binary_data_size
+    if has_data or parameters.binary_data_size is not None:
+        other = "data" if has_data else "binary_data_size"
+        raise ProtocolError(f"tensor '{header.name}' has both {other} and shared_memory_region, one is needed")
+    return place_of(
+        f"tensor '{header.name}'",
+        parameters.shared_memory_region,
+        parameters.shared_memory_offset,
+        parameters.shared_memory_byte_size,
+    )
+
+
+def _answered_source(header: TensorHeader, offered: Mapping[str, RegionRef]) -> RegionRef | int | None:
+    """As `_source` for a response's output: where nothing else is told, it lies in the place offered for it. Servers
+    that name the region again are not believed another than that."""
+    parameters = header.parameters
+    is_inline = _has_data(header) or (parameters is not None and parameters.binary_data_size is not None)
+    place = offered.get(header.name)
+    if place is not None and not is_inline:
+        return place
+    if parameters is not None and parameters.shared_memory_region is not None:
+        raise ProtocolError(f"tensor '{header.name}' is said to lie in a region that nobody offered for it")
+    return _source(header)
+
+
+def _has_data(header: TensorHeader) -> bool:
+    text = memoryview(header.data)
+    return len(text) > 0 and bytes(text[:5]) != b"null"

@@ -8,7 +8,7 @@ import resource
 
 import numpy as np
 
-from inferd.protocol import DATATYPES, ProtocolError, Request, decode_request, encode_request
+from inferd.protocol import DATATYPES, ProtocolError, RegionRef, Request, decode_request, encode_request
 from inferd.protocol.requests import OutputRequest
 
 RUNS = 200_000
@@ -38,6 +38,8 @@ def corpus() -> list[tuple[int | None, bytes]]:
         if name not in ("FP16", "BF16")
     ]
     requests.append(encode_request(arrays, [OutputRequest("y", True, 3), "z"]))
+    place = RegionRef("r", 8, 24)
+    requests.append(encode_request({"x": arrays["FP32"]}, [OutputRequest("y", place=place)], places={"x": place}))
     requests.append(encode_request({"x": np.array([np.nan, -np.inf])}, binary=False))
     requests.append((None, [b'{"inputs":[{"name":"x","shape":[2,1,2],"datatype":"FP32","data":[[[1,2]],[[3,4]]]}]}']))
     return [(length, b"".join(buffers)) for length, buffers in requests]

@@ -64,9 +64,20 @@ JSON_REFUSALS = {
     "BF16 as JSON": (with_input("BF16", "[1]", "[1]"), "use binary"),
     "unknown datatype": (with_input("FP8", "[1]", "[1]"), "unknown datatype 'FP8'"),
     "output twice": (with_field('"outputs":[{"name":"y"},{"name":"y"}]'), "twice"),
-    "output in shared memory": (
+    "classes into a region": (
+        with_field(
+            '"outputs":[{"name":"y","parameters":{"classification":2,"shared_memory_region":"r",'
+            '"shared_memory_byte_size":8}}]'
+        ),
+        "'y': classification goes with no shared_memory_region",
+    ),
+    "a place for an output without a size": (
         with_field('"outputs":[{"name":"y","parameters":{"shared_memory_region":"r"}}]'),
-        "shared memory is not enabled",
+        "'y': shared_memory_region 'r' comes without shared_memory_byte_size",
+    ),
+    "a place for an output without a region": (
+        with_field('"outputs":[{"name":"y","parameters":{"shared_memory_region":"","shared_memory_byte_size":8}}]'),
+        "'y': shared_memory_region is empty",
     ),
     "no classes": (with_field('"outputs":[{"name":"y","parameters":{"classification":0}}]'), ">= 1"),
     "id of another type": (with_field('"id":7'), "Expected `str"),
@@ -105,7 +116,28 @@ BINARY_REFUSALS = {
     "product overflow": (binary('{"binary_data_size":0}', shape=f"[{1 << 62},4]"), b"", "takes"),
     "no source": (binary("{}"), b"", "neither data nor binary_data_size"),
     "two sources": (binary('{"binary_data_size":8}', extra=',"data":[1,2]'), bytes(8), "both data and"),
-    "shared memory": (binary('{"shared_memory_region":"r"}'), b"", "shared memory is not enabled"),
+    "region without a size": (binary('{"shared_memory_region":"r"}'), b"", "without shared_memory_byte_size"),
+    "region and section": (
+        binary('{"binary_data_size":8,"shared_memory_region":"r","shared_memory_byte_size":8}'),
+        bytes(8),
+        "both binary_data_size and shared_memory_region",
+    ),
+    "region and data": (
+        binary('{"shared_memory_region":"r","shared_memory_byte_size":8}', extra=',"data":[1,2]'),
+        b"",
+        "both data and shared_memory_region",
+    ),
+    "region's size against shape": (
+        binary('{"shared_memory_region":"r","shared_memory_byte_size":12}'),
+        b"",
+        r"'x': shape \[2\] .* takes 8 bytes, shared_memory_byte_size in region 'r' is 12",
+    ),
+    "a place before its region": (
+        binary('{"shared_memory_region":"r","shared_memory_byte_size":8,"shared_memory_offset":-1}'),
+        b"",
+        ">= 0",
+    ),
+    "region by number": (binary('{"shared_memory_region":7,"shared_memory_byte_size":8}'), b"", "Expected `str"),
 }
 
 

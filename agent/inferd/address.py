@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from inferd.errors import BadAddress, TLSError
+from inferd.errors import BadAddress, TLSError, Unsupported
 
 SYSTEM_SOCKET = "/run/inferd/inferd.sock"
 DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -45,6 +45,11 @@ class Address:
             return "localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    def check_is_here(self) -> None:
+        """Raise Unsupported unless it is on this machine."""
+        if self.path is None and not _is_loopback(self.host):
+            raise Unsupported(f"memory can be shared on one machine only, and {self.url} may be another")
 
 
 def parse_url(url: str) -> Address:

@@ -16,10 +16,11 @@ import aiohttp
 
 from inferd import calls
 from inferd.address import Address, Trust, find_url, parse_url
-from inferd.calls import Call, Result
+from inferd.calls import Call, Outputs, Result
 from inferd.channel import Channel, UnixTLSConnector
 from inferd.client import DEFAULT_TIMEOUT_S, DEFAULT_WAIT_S
 from inferd.errors import ConnectionFailed, InferdError, TLSError
+from inferd.memory import Memories, Memory, share
 from inferd.protocol import Parameter
 from inferd.retry import Attempts, Deadline
 
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 class AsyncApi(ABC):
     """Every call of the API; the heirs tell how one is run: by one daemon, or by a fleet."""
+
+    _memories = Memories()  # of a client that shares none
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,7 +55,7 @@ class AsyncApi(ABC):
         model: str,
         inputs: Mapping[str, Any],
         *,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs = None,
         version: str | int | None = None,
         timeout_s: float | None = None,
         classification: int | None = None,
@@ -66,7 +69,7 @@ class AsyncApi(ABC):
             outputs = [output["name"] for output in found["outputs"]]
         call = calls.infer(
             model, inputs, outputs=outputs, version=version, classification=classification,
-            parameters=parameters, request_id=request_id, timing=timing,
+            parameters=parameters, request_id=request_id, timing=timing, memories=self._memories,
         )  # fmt: skip
         return await self._run(call, timeout_s)
 
@@ -171,7 +174,8 @@ class AsyncClient(AsyncApi):
     ) -> None:
         self._address = address = parse_url(url or find_url())
         trust = Trust(address, ca)
-        token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._token = token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._memories = Memories()
         self._channel = Channel(address, trust, token, lambda: _connector(address, trust, max_connections))
         self._timeout_s = timeout_s
         self._retries = retries
@@ -207,6 +211,14 @@ class AsyncClient(AsyncApi):
     def url(self) -> str:
         """Where this client calls."""
         return self._address.url
+
+    async def share(self, nbytes: int, *, timeout_s: float | None = None) -> Memory:
+        """Memory shared with the daemon; as `inferd.Client.share`, and its end needs no waiting:
+        `with await client.share(n) as memory`."""
+        self._address.check_is_here()
+        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
+        path = await self._run(calls.memory(), deadline.left_s())
+        return await asyncio.to_thread(share, path, self._token, nbytes, self._memories, deadline)
 
     async def _run(self, call: Call[T], timeout_s: float | None) -> T:
         deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)

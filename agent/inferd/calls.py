@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 
-from inferd.errors import BadResponse, InvalidRequest, error_from
+from inferd.errors import BadResponse, InvalidRequest, NotFound, Unsupported, error_from
+from inferd.memory import Memories
 from inferd.protocol import (
     HEADER_LENGTH,
     OutputRequest,
     Parameter,
     ProtocolError,
+    Reference,
+    RegionRef,
     as_tensor,
     decode_response,
     encode_request,
@@ -29,7 +34,10 @@ T = TypeVar("T")
 TIMING = "Inferd-Timing"
 # The paths beyond the protocol.
 OURS = "/inferd/v1/models"
+MEMORY = "/inferd/v1/memory"
 Body = tuple[int | None, list[bytes | memoryview]]
+# Names of outputs; of a mapping, those with an array are written into it.
+Outputs = Sequence[str] | Mapping[str, Array | None] | None
 
 
 @dataclass(slots=True)
@@ -59,17 +67,20 @@ class Call(Generic[T]):
 
 
 class Result(Mapping[str, Array]):
-    """The outputs by name, in the server's order; arrays are read-only views on the answer.
+    """The outputs by name, in the server's order; arrays are read-only views on the answer. An output that was written
+    into an array given for it is a view on that array, and comes last.
 
     `timing`, where it was asked for: microseconds of `queue`, `gather`, `run` and `split`, and the `rows` of the batch.
     """
 
     __slots__ = ("_outputs", "id", "model_name", "model_version", "request_id", "timing")
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, room: _Room | None = None) -> None:
         length = parse_header_length(reply.headers.get(HEADER_LENGTH.lower()))
-        response = decode_response(reply.body, length)
+        response = decode_response(reply.body, length, places=room.places if room else {})
         self._outputs = response.outputs
+        if room:
+            self._outputs |= {each.name: _received(each, room.arrays[each.name]) for each in response.references}
         self.id = response.id
         self.model_name = response.model_name
         self.model_version = response.model_version
@@ -91,33 +102,71 @@ class Result(Mapping[str, Array]):
         return f"<Result of {self.model_name} {self.model_version}: {outputs}>"
 
 
+class _Room(NamedTuple):
+    """Where outputs are to be written: the arrays, and their places in shared memory."""
+
+    arrays: Mapping[str, Array]
+    places: Mapping[str, RegionRef]
+
+
 def infer(
     model: str,
     inputs: Mapping[str, Any],
     *,
-    outputs: Sequence[str] | None,
+    outputs: Outputs,
     version: str | int | None,
     classification: int | None,
     parameters: Mapping[str, Parameter] | None,
     request_id: str | None,
     timing: bool,
+    memories: Memories,
 ) -> Call[Result]:
-    """An inference over binary tensors. The time left is told to the server, which then need not work in vain."""
+    """An inference over binary tensors. The time left is told to the server, which then need not work in vain.
+
+    Of tensors that lie in `memories` only the places are sent.
+    """
     try:
         arrays = {name: as_tensor(value) for name, value in inputs.items()}
     except (ProtocolError, ValueError) as error:
         raise InvalidRequest(str(error)) from None
-    wanted = [OutputRequest(name, True, classification or 0) for name in outputs] if outputs is not None else None
+    places = {name: place for name, array in arrays.items() if (place := memories.place(array)) is not None}
+    room = _make_room(outputs, memories) if isinstance(outputs, Mapping) else None
+    wanted = None
+    if outputs is not None:
+        rooms = room.places if room else {}
+        wanted = [OutputRequest(name, True, classification or 0, rooms.get(name)) for name in outputs]
     fixed: dict[str, Parameter] = dict(parameters or {})
     own_timeout = "timeout" in fixed
 
     def encode(left_s: float) -> Body:
         told = fixed if own_timeout else {**fixed, "timeout": max(1, int(left_s * 1e6))}
-        return encode_request(arrays, wanted, told, id=request_id or "")
+        return encode_request(arrays, wanted, told, id=request_id or "", places=places)
 
     headers = {TIMING: "1"} if timing else {}
     path = _model(model, version) + "/infer"
-    return Call("POST", path, _read_result, encode, headers=headers, model=model, version=version)
+    read = partial(_read_result, room=room)
+    return Call("POST", path, read, encode, headers=headers, model=model, version=version)
+
+
+def _make_room(outputs: Mapping[str, Array | None], memories: Memories) -> _Room | None:
+    """The outputs that arrays were given for. Raises InvalidRequest."""
+    arrays = {name: array for name, array in outputs.items() if array is not None}
+    places = {}
+    for name, array in arrays.items():
+        place = memories.place(array) if isinstance(array, np.ndarray) else None
+        if place is None or not array.flags.writeable:
+            raise InvalidRequest(f"output '{name}': expected None, or a writable array in memory shared by `share`")
+        places[name] = place
+    return _Room(arrays, places) if arrays else None
+
+
+def _received(reference: Reference, array: Array) -> Array:
+    """What was written into an array given for an output. Raises InvalidRequest where it is of another dtype."""
+    if reference.dtype != array.dtype:
+        raise InvalidRequest(f"output '{reference.name}' is {reference.dtype}, the array given for it {array.dtype}")
+    if reference.elements > array.size:
+        raise ProtocolError(f"output '{reference.name}' has {reference.elements} elements, room was for {array.size}")
+    return array.reshape(-1)[: reference.elements].reshape(reference.shape)
 
 
 def is_live() -> Call[bool]:
@@ -181,6 +230,11 @@ def metrics() -> Call[str]:
     return Call("GET", "/metrics", lambda reply: bytes(_checked(reply).body).decode())
 
 
+def memory() -> Call[str]:
+    """The socket at which the daemon takes memory."""
+    return Call("GET", MEMORY, _read_memory)
+
+
 def load(model: str) -> Call[None]:
     """Load, or load again; returns when it serves."""
     return _control(model, "load")
@@ -213,9 +267,9 @@ def _is_ok(reply: Reply) -> bool:
     return reply.status == 200
 
 
-def _read_result(reply: Reply) -> Result:
+def _read_result(reply: Reply, room: _Room | None) -> Result:
     try:
-        return Result(_checked(reply))
+        return Result(_checked(reply), room)
     except ProtocolError as error:
         raise BadResponse(str(error), status=reply.status) from error
 
@@ -243,6 +297,16 @@ def _read_object(reply: Reply) -> dict[str, Any]:
 
 def _read_list(reply: Reply) -> list[dict[str, Any]]:
     return _read_json(_LIST, reply)
+
+
+def _read_memory(reply: Reply) -> str:
+    try:
+        path = _read_object(reply).get("socket")
+    except NotFound as error:
+        raise Unsupported(error.message, status=error.status, request_id=error.request_id) from None
+    if not isinstance(path, str):
+        raise BadResponse("the answer names no socket for memory", status=reply.status)
+    return path
 
 
 def _read_nothing(reply: Reply) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from inferd import calls
 from inferd.address import Trust, find_url, parse_url
-from inferd.calls import Call, Reply, Result
+from inferd.calls import Call, Outputs, Reply, Result
 from inferd.connection import Connection, connect
 from inferd.errors import ConnectionFailed, InferdError, TLSError
+from inferd.memory import Memories, Memory, share
 from inferd.protocol import Parameter
 from inferd.retry import Attempts, Deadline
 from inferd.wire import fixed_headers, spell, write_head
@@ -34,6 +35,8 @@ DEFAULT_WAIT_S = 5.0
 
 class Api(ABC):
     """Every call of the API; the heirs tell how one is run: by one daemon, or by a fleet."""
+
+    _memories = Memories()  # of a client that shares none
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +58,7 @@ class Api(ABC):
         model: str,
         inputs: Mapping[str, Any],
         *,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs = None,
         version: str | int | None = None,
         timeout_s: float | None = None,
         classification: int | None = None,
@@ -65,8 +68,10 @@ class Api(ABC):
     ) -> Result:
         """Run a model on `inputs` (arrays, or what numpy makes arrays of; str and bytes become BYTES).
 
-        `outputs`: only these. `classification`: the best so many classes instead of the scores. `timing`: ask where
-        the time goes, for the result's `timing`. The arrays of the result are read-only.
+        Of arrays in memory that `share` made only the places are sent. `outputs`: only these; where it maps a name to
+        an array in such memory, the output is written into it. `classification`: the best so many classes instead of
+        the scores. `timing`: ask where the time goes, for the result's `timing`. The arrays of the result are read-only
+        but for those that were given.
         """
         if classification is not None and outputs is None:
             outputs = [
@@ -74,7 +79,7 @@ class Api(ABC):
             ]
         call = calls.infer(
             model, inputs, outputs=outputs, version=version, classification=classification,
-            parameters=parameters, request_id=request_id, timing=timing,
+            parameters=parameters, request_id=request_id, timing=timing, memories=self._memories,
         )  # fmt: skip
         return self._run(call, timeout_s)
 
@@ -182,8 +187,9 @@ class Client(Api):
     ) -> None:
         self._address = parse_url(url or find_url())
         self._trust = Trust(self._address, ca)
-        token = token if token is not None else os.environ.get("INFERD_TOKEN")
-        self._fixed = spell(fixed_headers(self._address.authority, token))
+        self._token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._fixed = spell(fixed_headers(self._address.authority, self._token))
+        self._memories = Memories()
         self._timeout_s = timeout_s
         self._retries = retries
         self._wait_s = wait_s
@@ -230,6 +236,16 @@ class Client(Api):
     def url(self) -> str:
         """Where this client calls."""
         return self._address.url
+
+    def share(self, nbytes: int, *, timeout_s: float | None = None) -> Memory:
+        """So much memory shared with the daemon, for arrays that are not to be sent and copied.
+
+        Raises Unsupported where the daemon takes none, or is not on this machine; InvalidRequest and Overloaded where
+        it is too much.
+        """
+        self._address.check_is_here()
+        deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)
+        return share(self._run(calls.memory(), deadline.left_s()), self._token, nbytes, self._memories, deadline)
 
     def _run(self, call: Call[T], timeout_s: float | None) -> T:
         deadline = Deadline(self._timeout_s if timeout_s is None else timeout_s)

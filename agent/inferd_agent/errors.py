@@ -9,6 +9,8 @@ InferdError (runtime)
 ├── UnsupportedEncoding Content-Encoding that is not spoken here
 ├── RequestTimeout      the sender was too slow
 ├── RateLimited         the principal's rate is used up
+├── NoSuchRegion        no such region of shared memory
+├── RegionExists        a region of that name is registered already
 └── ConfigError         the configuration cannot be used (stops the start)
 """
 
@@ -58,6 +60,14 @@ class RateLimited(domain.InferdError):
     retry_after_s = 1.0
 
 
+class NoSuchRegion(domain.InferdError):
+    """The caller has no region of shared memory of that name."""
+
+
+class RegionExists(domain.InferdError):
+    """The caller has a region of that name already."""
+
+
 class ConfigError(domain.InferdError):
     """The configuration cannot be used: names the place, what came and the nearest right thing."""
 
@@ -86,6 +96,8 @@ ANSWERS: dict[type[BaseException], Answer] = {
     domain.LoadFailed: Answer(400, "INVALID_ARGUMENT"),
     domain.Overloaded: Answer(429, "RESOURCE_EXHAUSTED"),
     RateLimited: Answer(429, "RESOURCE_EXHAUSTED"),
+    NoSuchRegion: Answer(404, "NOT_FOUND"),
+    RegionExists: Answer(400, "ALREADY_EXISTS"),
     domain.Cancelled: Answer(499, "CANCELLED"),
     domain.EngineFault: Answer(500, "INTERNAL"),
     domain.Unsupported: Answer(501, "UNIMPLEMENTED"),

@@ -7,7 +7,7 @@ from inferd_agent.config.listeners import Listener, is_lan_listener, is_loopback
 from inferd_agent.config.load import Changes, Loaded, Origin, diff, load
 from inferd_agent.config.page import render_docs
 from inferd_agent.config.paths import SYSTEM_SOCKET, Paths
-from inferd_agent.config.schema import SCOPES, Config, PeerRule, Scope
+from inferd_agent.config.schema import SCOPES, Config, PeerRule, Scope, SharedMemory
 
 __all__ = [
     "SCOPES",
@@ -20,6 +20,7 @@ __all__ = [
     "Paths",
     "PeerRule",
     "Scope",
+    "SharedMemory",
     "diff",
     "is_lan_listener",
     "is_loopback",

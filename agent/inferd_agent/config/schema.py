@@ -41,7 +41,8 @@ class Server(Struct, frozen=True, kw_only=True):
     listen: Annotated[
         tuple[str, ...],
         _key(
-            "Listeners: `unix:/path[?tls=off]` or `tcp:HOST:PORT[?tls=off&insecure=on]`; `grpc+` before it for gRPC.",
+            "Listeners: `unix:/path[?tls=off]` or `tcp:HOST:PORT[?tls=off&insecure=on]`; `grpc+` before it for gRPC;"
+            " `memory+unix:/path` takes shared memory from callers.",
             flag="--listen",
             shown="`inferd.sock` in `/run/inferd` for the system, in `$XDG_RUNTIME_DIR/inferd` for a user",
         ),
@@ -64,6 +65,16 @@ class Server(Struct, frozen=True, kw_only=True):
     keepalive_s: Annotated[float, _key("How long an idle connection stays open.", ge=0)] = 75.0
     request_timeout_s: Annotated[float, _key("Deadline of requests that bring none of their own.", gt=0)] = 60.0
     drain_s: Annotated[float, _key("How long a stop waits for accepted requests.", ge=0)] = 30.0
+
+
+class SharedMemory(Struct, frozen=True, kw_only=True):
+    """Tensors in memory that callers on this machine share with the daemon, instead of sending them."""
+
+    system: Annotated[
+        bool, _key("Callers on this machine may name objects under /dev/shm that are theirs, as for Triton.")
+    ] = False
+    max_bytes: Annotated[int, _key("Bytes of all registered regions.", ge=1)] = 1024 * MiB
+    max_regions: Annotated[int, _key("Registered regions.", ge=1)] = 256
 
 
 class Lan(Struct, frozen=True, kw_only=True):
@@ -220,6 +231,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole tree."""
 
     server: Server = Server()
+    shared_memory: SharedMemory = SharedMemory()
     lan: Lan = Lan()
     models: Models = Models()
     runtime: Runtime = Runtime()

@@ -33,6 +33,11 @@ class Principal:
             pattern = "|".join(translate(glob) for glob in self.models) or r"(?!)"
             object.__setattr__(self, "_pattern", re.compile(pattern))
 
+    @property
+    def owner(self) -> str:
+        """What tells this caller's things from all others': a token may bear the name of a user."""
+        return f"{self.kind} {self.name}"
+
     def has_scope(self, *scopes: str) -> bool:
         """True where the caller holds any of these scopes."""
         return not self.scopes.isdisjoint(scopes)

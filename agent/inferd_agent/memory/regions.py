@@ -1,0 +1,135 @@
+"""The table of all regions. Regions belong to whoever registered them: nobody else can use, see or remove them.
+
+Used on the event loop's thread. Opening an object is no more than a look into a file system in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from inferd.protocol import Request
+from inferd_agent.config import SharedMemory
+from inferd_agent.errors import Forbidden, NoSuchRegion, RegionExists
+from inferd_agent.memory.objects import SHARED_MEMORY, Opened, Origin, check_memfd, open_key
+from inferd_agent.memory.region import Region
+from inferd_agent.memory.use import Use
+from inferd_runtime import InvalidRequest, Overloaded, Unsupported
+
+_MAX_NAME_CHARS = 255
+
+
+class Regions:
+    """All regions, within the configured limits. `folder` is where keys are looked for."""
+
+    def __init__(self, limits: SharedMemory, *, folder: Path = SHARED_MEMORY) -> None:
+        self._limits = limits
+        self._folder = folder
+        self._regions: dict[tuple[str, str], Region] = {}
+        self._nbytes = 0
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether callers may name objects by key."""
+        return self._limits.system
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def register_key(self, owner: str, origin: Origin, name: str, key: str, offset: int, nbytes: int) -> None:
+        """Open an object for its owner. Raises Unsupported, Forbidden, RegionExists, Overloaded, InvalidRequest."""
+        if not self._limits.system:
+            raise Unsupported(
+                "objects of shared memory are not taken by their keys here: shared_memory.system = true allows it"
+            )
+        if not origin.is_local:
+            raise Forbidden(f"region {name!r}: only callers on this machine, by Unix socket or loopback, share memory")
+        if not name or len(name) > _MAX_NAME_CHARS or not name.isprintable():
+            raise InvalidRequest(f"a region's name has 1 to {_MAX_NAME_CHARS} printable characters, got {name[:300]!r}")
+        if (owner, name) in self._regions:
+            raise RegionExists(f"region '{name}' is registered already; unregister it first")
+        self._check_room(name, nbytes)
+        opened = open_key(key, origin, folder=self._folder, own_uid=os.geteuid())
+        self._add(owner, opened, name, key, offset, nbytes)
+
+    def register_fd(self, owner: str, fd: int, nbytes: int) -> str:
+        """Take over a sealed memfd, also where it is refused; the name that it has from now on, which nobody guesses.
+
+        Raises InvalidRequest, Overloaded.
+        """
+        name = f"memfd-{secrets.token_urlsafe(16)}"
+        try:
+            self._check_room(name, nbytes)
+            opened = check_memfd(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._add(owner, opened, name, "", 0, nbytes)
+        return name
+
+    def unregister(self, owner: str, name: str | None = None) -> None:
+        """Forget one region, or all that were registered by key; unknown ones are no error. Requests that use one
+        finish."""
+        if name is not None:
+            self._forget((owner, name))
+            return
+        for place, region in tuple(self._regions.items()):
+            if place[0] == owner and region.key:
+                self._forget(place)
+
+    def status(self, owner: str, name: str | None = None) -> list[Region]:
+        """One region, or all that were registered by key. Raises NoSuchRegion."""
+        if name is not None:
+            return [self._find(owner, name)]
+        return [region for (whose, _), region in self._regions.items() if whose == owner and region.key]
+
+    def use(self, owner: str, request: Request) -> Use:
+        """The regions that a request reads and writes, held until the use is closed; bounds have been checked.
+
+        Raises NoSuchRegion, InvalidRequest.
+        """
+        names = {each.place.region for each in request.references}
+        names.update(output.place.region for output in request.outputs if output.place is not None)
+        return Use(request, {name: self._find(owner, name) for name in names})
+
+    def close(self) -> None:
+        """Forget all; idempotent."""
+        for place in tuple(self._regions):
+            self._forget(place)
+
+    def _find(self, owner: str, name: str) -> Region:
+        region = self._regions.get((owner, name))
+        if region is None:
+            raise NoSuchRegion(f"there is no region {name[:300]!r}; register it first")
+        return region
+
+    def _check_room(self, name: str, nbytes: int) -> None:
+        limits = self._limits
+        if nbytes < 1:
+            raise InvalidRequest(f"region '{name}': byte_size must be 1 or more, got {nbytes}")
+        if len(self._regions) >= limits.max_regions:
+            raise Overloaded(f"region '{name}': {len(self._regions)} regions are registered, no more are taken")
+        if nbytes > limits.max_bytes - self._nbytes:
+            raise Overloaded(
+                f"region '{name}': {self._nbytes} bytes are registered, {nbytes} more would pass {limits.max_bytes}"
+            )
+
+    def _add(self, owner: str, opened: Opened, name: str, key: str, offset: int, nbytes: int) -> None:
+        try:
+            if offset < 0 or offset > opened.size or nbytes > opened.size - offset:
+                raise InvalidRequest(
+                    f"region '{name}': its object has {opened.size} bytes; {nbytes} from {offset} on are not in it"
+                )
+            region = Region(name, opened, offset, nbytes, key=key, is_sealed=not key)
+        except BaseException:
+            os.close(opened.fd)
+            raise
+        self._regions[owner, name] = region
+        self._nbytes += nbytes
+
+    def _forget(self, place: tuple[str, str]) -> None:
+        region = self._regions.pop(place, None)
+        if region is not None:
+            self._nbytes -= region.nbytes
+            region.release()

@@ -7,7 +7,6 @@ read into the protocol's messages by their field names.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +18,11 @@ from inferd_agent.bridge import Bridge
 from inferd_agent.grpc import messages
 from inferd_agent.identity import Principal, require
 from inferd_agent.inference import read_version
+from inferd_agent.settings import LogSetting, log_settings, trace_settings
 from inferd_runtime import ModelDescription, ModelNotFound, State, Unsupported
 
 _READ = ("read", "infer")
-_TRACE_OFF = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"],
-              "trace_file": [""], "trace_mode": ["triton"]}  # fmt: skip
+_PARAMETERS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
 
 class Models:
@@ -106,29 +105,20 @@ class Models:
         return messages.RepositoryModelUnloadResponse()
 
     async def trace(self, caller: Principal, asked: Any) -> Any:
-        """Tracing is always off; saying so again is no error."""
-        for key, setting in asked.settings.items():
-            if key not in _TRACE_OFF:
-                raise Unsupported(f"there is no trace setting {key[:80]!r}")
-            if setting.value and list(setting.value) != _TRACE_OFF[key]:
-                raise Unsupported(f"requests are not traced here: {key} stays {', '.join(_TRACE_OFF[key])!r}")
+        """Tracing is always off, of every model; saying so again is no error."""
+        if asked.model_name:
+            require(caller, ("read",), asked.model_name)
+            self._bridge.runtime.describe(asked.model_name)
         answer = messages.TraceSettingResponse()
-        for key, value in _TRACE_OFF.items():
-            answer.settings[key].value.extend(value)
+        for key, values in trace_settings({key: each.value for key, each in asked.settings.items()}).items():
+            answer.settings[key].value.extend(values)
         return answer
 
     async def log(self, caller: Principal, asked: Any) -> Any:
         """What is logged now; it is set in the configuration."""
-        if asked.settings:
-            raise Unsupported("the log is set by log.level in the configuration, live with a reload")
-        level = logging.getLogger().getEffectiveLevel()
         answer = messages.LogSettingsResponse()
-        answer.settings["log_file"].string_param = ""
-        answer.settings["log_error"].bool_param = level <= logging.ERROR
-        answer.settings["log_warning"].bool_param = level <= logging.WARNING
-        answer.settings["log_info"].bool_param = level <= logging.INFO
-        answer.settings["log_verbose_level"].uint32_param = int(level <= logging.DEBUG)
-        answer.settings["log_format"].string_param = "default"
+        for key, value in log_settings({key: _chosen(each) for key, each in asked.settings.items()}).items():
+            setattr(answer.settings[key], _PARAMETERS[type(value)], value)
         return answer
 
     def _is_ready(self) -> bool:
@@ -145,6 +135,13 @@ class Models:
 
 def _version(text: str) -> int | None:
     return read_version(text) if text else None
+
+
+def _chosen(setting: Any) -> LogSetting:
+    """The value in whichever field it came; none is an empty text."""
+    field = setting.WhichOneof("parameter_choice")
+    value: LogSetting = getattr(setting, field) if field else ""
+    return value
 
 
 def _fill(kind: Any, view: msgspec.Struct) -> Any:

@@ -12,10 +12,11 @@ import logging
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -27,6 +28,7 @@ from inferd_agent.bridge import Bridge, Result
 from inferd_agent.config import Config
 from inferd_agent.errors import MethodNotAllowed, answer_for
 from inferd_agent.identity import ANONYMOUS, Identity, require
+from inferd_agent.memory import Regions
 from inferd_agent.metrics import Counters, Metrics
 from inferd_agent.rest.answers import Answer, Spell, error_answer, json_answer, plain_error
 from inferd_agent.rest.bodies import Bodies
@@ -38,9 +40,11 @@ from inferd_agent.rest.models import Models
 from inferd_agent.rest.openapi import document
 from inferd_agent.rest.plans import Plans
 from inferd_agent.rest.routes import Endpoint, Routes, Target
+from inferd_agent.rest.settings import Settings
+from inferd_agent.rest.shared_memory import SharedMemory
 from inferd_agent.rest.v1 import V1
 from inferd_agent.sockets import Bound
-from inferd_agent.views import EXTENSIONS
+from inferd_agent.views import extensions
 from inferd_runtime import Cancelled, InferdError, Job
 
 log = logging.getLogger(__name__)
@@ -57,7 +61,7 @@ _EXPRESS_BYTES = 64 << 10
 class RestApp:
     """Serves any number of listeners. Made and used on the event loop."""
 
-    def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics) -> None:
+    def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics, regions: Regions) -> None:
         self.limits = limits = config.server
         self.counters: Counters = metrics.counters
         self._bridge = bridge
@@ -70,14 +74,15 @@ class RestApp:
             timeout_s=limits.body_timeout_s,
             pool=self._pool,
         )
-        self._infer = Infer(bridge, self._bodies, self._pool, request_timeout_s=limits.request_timeout_s)
+        self._infer = Infer(bridge, self._bodies, regions, self._pool, request_timeout_s=limits.request_timeout_s)
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
+        self._shared_memory = SharedMemory(regions, self._bodies)
         self._v1 = V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
         table = self._table(config.metrics.open)
         self._routes = Routes(table)
         self._document = document(table, metrics.version)
-        self._about = encode(ServerMetadata("inferd", metrics.version, EXTENSIONS))
+        self._about = encode(ServerMetadata("inferd", metrics.version, extensions(regions.takes_keys)))
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
@@ -230,6 +235,9 @@ class RestApp:
         except Exception as error:
             self._answer_express(call, self._refuse(call, error))
             return
+        if not isinstance(job, Job):
+            self._leave_express(call, job)
+            return
 
         def abandon() -> None:
             self._bridge.abandon(job)
@@ -248,23 +256,25 @@ class RestApp:
             else:
                 answer = self._infer.end(call, request, job, result)
                 if answer is None:
-                    work = self._loop.create_task(self._end_slowly(call, request, job, result))
-                    call.connection.abandon = work.cancel
+                    self._leave_express(call, self._infer.end_slowly(call, request, job, result))
                     return
         except Exception as failure:
             answer = self._refuse(call, failure)
         self._answer_express(call, answer)
 
-    async def _end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> None:
-        try:
-            answer = await self._infer.end_slowly(call, request, job, result)
-        except asyncio.CancelledError:
+    def _leave_express(self, call: Call, answering: Coroutine[Any, Any, Answer]) -> None:
+        """What is left to do takes waiting."""
+        work = self._loop.create_task(answering)
+        work.add_done_callback(partial(self._end_late, call))
+        call.connection.abandon = work.cancel
+
+    def _end_late(self, call: Call, work: asyncio.Task[Answer]) -> None:
+        if work.cancelled():
             self._bodies.release(call)
             self.counters.count("infer", 499)
-            raise
-        except Exception as error:
-            answer = self._refuse(call, error)
-        self._answer_express(call, answer)
+            return
+        error = cast("Exception | None", work.exception())
+        self._answer_express(call, work.result() if error is None else self._refuse(call, error))
 
     def _answer_express(self, call: Call, answer: Answer) -> None:
         self._bodies.release(call)
@@ -355,6 +365,8 @@ class RestApp:
             "/v1/models": Endpoint("list", "GET", self._embeddings.models, _READ),
             "/v1/embeddings": Endpoint("embeddings", "POST", self._embeddings.handle, ("infer",), spell=encode_error),
             **self._v1.table(),
+            **self._shared_memory.table(),
+            **Settings(self._bridge, self._bodies).table(),
             "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
             "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin"), measure),

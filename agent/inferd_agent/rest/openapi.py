@@ -15,10 +15,12 @@ from inferd.protocol.requests import RequestBody
 from inferd.protocol.responses import ResponseBody
 from inferd_agent.rest.plans import MeasureRequest
 from inferd_agent.rest.routes import Endpoint
+from inferd_agent.rest.settings import LogRequest, TraceRequest
 
 _PARAMETERS = {
     "{m}": ("model", "The name of a model."),
     "{n}": ("version", "A version: a plain decimal number."),
+    "{g}": ("region", "The name of a region of shared memory."),
     "{r}": ("repository", "Any name; repositories have none here."),
 }
 # By label: what an endpoint reads (and whether it must come) and writes. Bodies of the others are any JSON.
@@ -29,6 +31,9 @@ _READS: dict[str, tuple[Any, bool]] = {
     "load": (messages.LoadRequest, False),
     "unload": (messages.UnloadRequest, False),
     "plan": (MeasureRequest, False),
+    "register": (messages.RegisterRegion, True),
+    "trace": (TraceRequest, False),
+    "logging": (LogRequest, False),
 }
 _WRITES: dict[str, Any] = {
     "infer": ResponseBody,
@@ -39,8 +44,9 @@ _WRITES: dict[str, Any] = {
     "config": messages.ModelConfig,
     "statistics": messages.StatisticsBody,
     "index": list[messages.IndexEntry],
+    "regions": list[messages.RegionStatus],
 }
-_PARTLY = frozenset({"load", "unload"})  # some of what may be asked is not done here
+_PARTLY = frozenset({"load", "unload", "trace", "logging"})  # some of what may be asked is not done here
 _SCHEMA = "#/components/schemas/{name}"
 Json = dict[str, Any]
 
@@ -64,11 +70,11 @@ def document(table: Mapping[str, Endpoint], version: str) -> bytes:
 
 
 def _path(path: str) -> str:
-    return re.sub(r"\{[mnr]\}", lambda found: f"{{{_PARAMETERS[found[0]][0]}}}", path)
+    return re.sub(r"\{[mngr]\}", lambda found: f"{{{_PARAMETERS[found[0]][0]}}}", path)
 
 
 def _operations(path: str, endpoint: Endpoint, schema_of: Json) -> Json:
-    found: Json = {"parameters": [_parameter(word) for word in re.findall(r"\{[mnr]\}", path)]}
+    found: Json = {"parameters": [_parameter(word) for word in re.findall(r"\{[mngr]\}", path)]}
     for each in (endpoint, endpoint.other):
         if each is not None:
             found[each.method.lower()] = _operation(path, each, schema_of)
@@ -97,8 +103,8 @@ def _operation(path: str, endpoint: Endpoint, schema_of: Json) -> Json:
         "security": [] if scopes is None else [{"token": []}],
     }
     if endpoint.label in _PARTLY:
-        refusal = {"description": "Parameters, or a named repository.", "content": _json(_refusal(path, schema_of))}
-        operation["responses"]["501"] = refusal
+        content = _json(_refusal(path, schema_of))
+        operation["responses"]["501"] = {"description": "Something that is not done here.", "content": content}
     if scopes:
         operation["description"] = f"Needs the scope {' or '.join(scopes)}."
     if endpoint.method == "POST" and endpoint.label in _READS:

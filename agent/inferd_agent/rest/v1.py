@@ -57,12 +57,16 @@ class V1:
 
     def table(self) -> dict[str, Endpoint]:
         """The paths."""
-        found = {}
+        found = {"/": Endpoint("health", "GET", self.alive, None)}
         for model in ("/v1/models/{m}", "/v1/models/{m}/versions/{n}"):
             found[f"{model}:predict"] = Endpoint("predict", "POST", self.predict, ("infer",))
             found[model] = Endpoint("status", "GET", self.status, _READ)
             found[f"{model}/metadata"] = Endpoint("metadata", "GET", self.metadata, _READ)
         return found
+
+    async def alive(self, call: Call, target: Target) -> Answer:
+        """KServe's clients ask the bare address whether somebody is there."""
+        return json_answer(b'{"status":"alive"}')
 
     async def predict(self, call: Call, target: Target) -> Answer:
         """Rows or columns in, rows or columns out."""

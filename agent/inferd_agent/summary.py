@@ -25,7 +25,7 @@ def summary(
     if fingerprint:
         lines.append(f"  lan        found by `inferd discover`, fingerprint {fingerprint}")
     lines.append(f"  state      {loaded.config.state.dir}")
-    if door := next((each for each in bound if not each.listener.grpc), None):
+    if door := next((each for each in bound if each.listener.is_rest), None):
         lines.append(f"  try        {curl(door, ca)}")
     return "\n".join(lines)
 

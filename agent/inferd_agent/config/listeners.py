@@ -1,4 +1,5 @@
 """Listener URLs: `unix:/path[?tls=off]` and `tcp:HOST:PORT[?tls=off&insecure=on]`, for gRPC with `grpc+` before them.
+`memory+unix:/path` takes shared memory from callers.
 
 The rule kept here: a listener without TLS is a Unix socket, or a loopback address with an explicit `insecure=on`.
 """
@@ -30,10 +31,18 @@ class Listener:
     tls: bool = True
     insecure: bool = False
     grpc: bool = False
+    memory: bool = False
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether it speaks HTTP."""
+        return not self.grpc and not self.memory
 
     @property
     def url(self) -> str:
         """The URL that parses to this listener."""
+        if self.memory:
+            return f"memory+unix:{self.path}"
         if self.kind == "unix":
             place = f"unix:{self.path}"
         else:
@@ -48,6 +57,8 @@ class Listener:
 def parse_listener(url: str) -> Listener:
     """Parse and check one URL; ConfigError says what is wrong and what to write."""
     scheme, colon, rest = url.partition(":")
+    if scheme == "memory+unix":
+        return _parse_memory(url, rest)
     kind = scheme.removeprefix("grpc+")
     is_grpc = kind != scheme
     if not colon or kind not in ("unix", "tcp"):
@@ -69,6 +80,13 @@ def parse_listener(url: str) -> Listener:
     if insecure and not is_loopback(host):
         raise _bad(url, f"{host} is not a loopback address; without TLS only 127.0.0.1, [::1] or localhost can listen")
     return Listener("tcp", host=host, port=port, tls=tls, insecure=insecure, grpc=is_grpc)
+
+
+def _parse_memory(url: str, rest: str) -> Listener:
+    path, mark, _ = rest.partition("?")
+    if mark:
+        raise _bad(url, "a socket for memory has no options: file descriptors cannot pass through TLS")
+    return Listener("unix", path=_path(url, path), tls=False, memory=True)
 
 
 def is_loopback(host: str) -> bool:

@@ -234,6 +234,8 @@ def _listeners(config: Config, origin: Origin) -> tuple[Listener, ...]:
         except ConfigError as error:
             raise ConfigError(f"{origin}: server.listen: {error}") from None
         found[key] = listener
+    if sum(listener.memory for listener in found.values()) > 1:
+        raise ConfigError(f"{origin}: server.listen: one memory+unix listener is enough, there are several")
     listeners = tuple(found.values())
     if config.lan.enabled and not any(map(is_lan_listener, listeners)):
         listeners += (lan_listener(config.lan.port),)

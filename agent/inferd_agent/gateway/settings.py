@@ -29,8 +29,8 @@ def read_settings(
 ) -> Settings:
     """Check what was given together; raises ConfigError."""
     listener = parse_listener(listen)
-    if listener.grpc:
-        raise ConfigError(f"listener {listen!r}: the gateway balances REST; write it without grpc+")
+    if not listener.is_rest:
+        raise ConfigError(f"listener {listen!r}: the gateway balances REST; write unix:PATH or tcp:HOST:PORT")
     if listener.kind == "unix" and listener.tls:
         raise ConfigError(f"listener {listen!r}: Envoy speaks no TLS on Unix sockets here; write {listen}?tls=off")
     if listener.tls and not (cert and key):

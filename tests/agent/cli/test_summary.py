@@ -46,6 +46,15 @@ def test_the_summary_names_models_and_why_they_fail(tmp_path: Path) -> None:
     assert status_line((READY, FAILED, READY)) == "models: 2 ready, 1 failed"
 
 
+def test_the_line_to_paste_is_for_a_listener_of_http(tmp_path: Path) -> None:
+    """Not for the first listener, whatever it speaks."""
+    others = (bound("memory+unix:/run/m"), bound("grpc+unix:/run/g"))
+    loaded = load(flags={"state.dir": str(tmp_path)})
+    assert "listening  memory+unix:/run/m" in (text := summary(loaded, others, (), CA))
+    assert "try " not in text
+    assert "--unix-socket /run/i.sock" in summary(loaded, (*others, bound("unix:/run/i.sock")), (), CA)
+
+
 def test_on_the_lan_the_summary_tells_what_to_compare(tmp_path: Path) -> None:
     """The fingerprint for `inferd trust`, and nothing of it without a LAN."""
     loaded = load(flags={"state.dir": str(tmp_path)})

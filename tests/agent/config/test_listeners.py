@@ -24,6 +24,7 @@ from inferd_agent.errors import ConfigError
         ("tcp:[::1]:80?insecure=on&tls=off", Listener("tcp", "", "::1", 80, False, True)),
         ("grpc+tcp:0.0.0.0:8471", Listener("tcp", host="0.0.0.0", port=8471, grpc=True)),
         ("grpc+unix:/run/g?tls=off", Listener("unix", path="/run/g", tls=False, grpc=True)),
+        ("memory+unix:/run/m", Listener("unix", path="/run/m", tls=False, memory=True)),
         ("tcp:localhost:80?tls=off&insecure=on", Listener("tcp", "", "localhost", 80, False, True)),
     ],
 )
@@ -43,6 +44,10 @@ def test_a_right_url_is_taken(url: str, listener: Listener) -> None:
         ("unix:/a\0b", "must name a file"),
         ("unix:/" + "x" * 107, "has 108 bytes; the kernel takes 107"),
         ("unix:/a?insecure=on", "insecure is for tcp"),
+        ("memory+unix", "must be absolute"),
+        ("memory+unix:run/m", "must be absolute"),
+        ("memory+unix:/run/m?tls=off", "no options"),
+        ("memory+tcp:127.0.0.1:80", "write unix:"),
         ("unix:/a?tls=maybe", "tls is on or off"),
         ("unix:/a?tsl=off", "did you mean 'tls'"),
         ("unix:/a?tls=off&tls=off", "given twice"),
@@ -71,6 +76,7 @@ def test_a_wrong_url_is_explained(url: str, says: str) -> None:
 _PIECES = st.sampled_from(
     [
         "unix",
+        "memory+unix",
         "tcp",
         ":",
         "/",

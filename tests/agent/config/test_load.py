@@ -62,6 +62,8 @@ def test_flag_beats_environment_beats_file_beats_default(file: Path) -> None:
         ("[server]\nlisten = 'unix:/a'\n", "expected array"),
         ("[server]\nlisten = ['tcp:1']\n", ":2: server.listen: listener 'tcp:1'"),
         ("[server]\nlisten = ['unix:/a', 'unix:/a?tls=off']\n", "given twice"),
+        ("[server]\nlisten = ['unix:/a', 'memory+unix:/a']\n", "given twice"),
+        ("[server]\nlisten = ['memory+unix:/a', 'memory+unix:/b']\n", "one memory+unix listener is enough"),
         ("[server]\nlisten = ['unix:/a.ca.pem']\n", "belong to the files beside sockets"),
         ("[log]\nlevel = 'debag'\n", "expected one of debug, info, warning, error, got 'debag', did you mean debug?"),
         ("[models]\nwatch = 'yes'\n", "expected bool, got str"),

@@ -1,4 +1,4 @@
-"""How a gRPC server is made: its limits, its certificate, and whom a listener knows without a token.
+"""What a gRPC listener is given: limits, a certificate, and whom it knows without a token.
 
 gRPC accepts connections by itself, so nobody here sees the credentials of the process at the other end.
 """
@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Sequence
 
 import grpc
-import grpc.aio
 
 from inferd_agent.config import Listener
 from inferd_agent.config.schema import Server as Limits
+from inferd_agent.grpc.server import Server
 from inferd_agent.sockets import PeerCredentials
 from inferd_agent.tls import Pem
 
@@ -24,14 +24,8 @@ _PING_S, _PING_WAIT_S = 20, 10
 _LEAST_PING_S = 10
 
 
-def make_server(limits: Limits, handler: grpc.GenericRpcHandler) -> grpc.aio.Server:
-    """A server without listeners, not started yet."""
-    return grpc.aio.server(
-        handlers=(handler,), options=_options(limits), maximum_concurrent_rpcs=limits.max_connections
-    )
-
-
-def _options(limits: Limits) -> Sequence[tuple[str, int]]:
+def options(limits: Limits) -> Sequence[tuple[str, int]]:
+    """gRPC's own limits."""
     return (
         ("grpc.so_reuseport", 0),  # a second daemon is to be told that the port is taken
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
@@ -53,14 +47,16 @@ def _ms(seconds: float) -> int:
     return min(max(int(seconds * 1000), 1), (1 << 31) - 1)
 
 
-def listen(server: grpc.aio.Server, address: str, pem: Callable[[], Pem | None]) -> int:
+def listen(server: Server, address: str, pem: Callable[[], Pem | None]) -> int:
     """Listen at an address in gRPC's words; the port. Raises RuntimeError. `pem` is asked again for each handshake."""
-    first = pem()
-    port: int = server.add_insecure_port(address) if first is None else _listen_with_tls(server, address, first, pem)
+    first, place = pem(), address.encode()
+    port: int = server.add_insecure_port(place) if first is None else _listen_with_tls(server, place, first, pem)
+    if not port:
+        raise RuntimeError("gRPC could not bind it: is it taken, or not of this machine?")
     return port
 
 
-def _listen_with_tls(server: grpc.aio.Server, address: str, first: Pem, pem: Callable[[], Pem | None]) -> int:
+def _listen_with_tls(server: Server, place: bytes, first: Pem, pem: Callable[[], Pem | None]) -> int:
     shown = first
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
@@ -72,7 +68,7 @@ def _listen_with_tls(server: grpc.aio.Server, address: str, first: Pem, pem: Cal
         return _configuration(newest)
 
     credentials = grpc.dynamic_ssl_server_credentials(_configuration(first), renewed)
-    port: int = server.add_secure_port(address, credentials)
+    port: int = server.add_secure_port(place, credentials)
     return port
 
 

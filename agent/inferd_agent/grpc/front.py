@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from inferd_agent.grpc import doors, messages
 from inferd_agent.grpc.answers import streamed
 from inferd_agent.grpc.infer import Infer, Stream
 from inferd_agent.grpc.models import Models
+from inferd_agent.grpc.server import Server
 from inferd_agent.identity import ANONYMOUS, Identity, Principal, require
 from inferd_agent.metrics import Metrics
 from inferd_agent.sockets import Bound, PeerCredentials, bind_by
@@ -65,6 +66,8 @@ class GrpcFront:
     """Serves any number of listeners. Made and used on the event loop."""
 
     def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics) -> None:
+        # What callers do amiss grpcio logs with a trace; what fails here is told by us.
+        logging.getLogger("grpc").setLevel(logging.CRITICAL)
         self._limits = limits = config.server
         self._identity = identity
         self._counters = metrics.counters
@@ -73,7 +76,7 @@ class GrpcFront:
         self._next_id: Callable[[], str] = lambda: f"{prefix}-{next(numbers):x}"
         self._infer = Infer(bridge, self._pool, request_timeout_s=limits.request_timeout_s, next_id=self._next_id)
         self._models = Models(bridge, metrics.version, lambda: self._is_draining)
-        self._servers: list[tuple[grpc.aio.Server, Bound]] = []
+        self._servers: list[tuple[Server, Bound]] = []
         self._streams: set[Stream] = set()
         self._held = 0
         self._is_draining = False
@@ -84,7 +87,7 @@ class GrpcFront:
     async def listen(self, listener: Listener, pem: Callable[[], Pem | None]) -> Bound:
         """Bind and serve; a stop closes it. `pem` gives the newest certificate, from any thread. Raises ConfigError."""
         mode = int(self._limits.socket_mode, 8)
-        server = doors.make_server(self._limits, Handler(self._handlers(doors.known_peer(listener, mode))))
+        server = self._make_server(doors.known_peer(listener, mode))
         bound = bind_by(partial(doors.listen, server, pem=pem), listener, mode=mode, group=self._limits.socket_group)
         self._servers.append((server, bound))
         await server.start()
@@ -99,7 +102,7 @@ class GrpcFront:
         for _, bound in servers:
             await asyncio.to_thread(bound.close)  # it removes a path
         is_whole = True
-        stops = [asyncio.ensure_future(server.stop(timeout_s)) for server, _ in servers]
+        stops = [asyncio.ensure_future(server.shutdown(timeout_s)) for server, _ in servers]
         if stops:
             _, late = await asyncio.wait(stops, timeout=max(timeout_s - 0.05, 0))
             is_whole = not late
@@ -113,14 +116,21 @@ class GrpcFront:
 
     # Calls
 
-    def _handlers(self, peer: PeerCredentials | None) -> dict[str, grpc.RpcMethodHandler]:
-        """What callers of one listener reach, by path."""
-        found = {
+    def _make_server(self, peer: PeerCredentials | None) -> Server:
+        """Everything that callers of one listener reach."""
+        limits, table = self._limits, self._table()
+        handlers = {
             path: grpc.stream_unary_rpc_method_handler(partial(self._call, method, peer))
-            for path, method in self._table().items()
+            for path, method in table.items()
         }
-        found[f"{_SERVICE}ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(partial(self._stream, peer))
-        return found
+        handlers[f"{_SERVICE}ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(partial(self._stream, peer))
+        return Server(
+            doors.options(limits),
+            handlers,
+            open_paths=[path for path, method in table.items() if method.scopes is None],
+            most=limits.max_connections,
+            patience_s=limits.body_timeout_s,
+        )
 
     def _table(self) -> dict[str, Method]:
         models = self._models
@@ -152,7 +162,7 @@ class GrpcFront:
         with self._counted(method.label) as call:
             try:
                 caller = self._admit(method.scopes, peer, context)
-                message = await self._receive(context)
+                message = b"" if method.scopes is None else await self._receive(context)  # of strangers nothing is read
                 with self._holding(len(message)):
                     return await method.handle(caller, message, context)
             except Exception as error:
@@ -171,6 +181,9 @@ class GrpcFront:
                 await self._serve_stream(peer, context)
                 if self._is_draining:
                     raise Closed("the daemon is shutting down")
+            except grpc.aio.InternalError:  # the caller left while an answer was on its way
+                call.status = 499
+                raise
             except Exception as error:
                 call.status, code, text = self._refusal(error, _STREAM)
                 await context.abort(code, text, _retry_after(error))
@@ -181,7 +194,10 @@ class GrpcFront:
         try:
             async with aclosing(stream.answers()) as answers:
                 async for answer in answers:
-                    await context.write(answer)
+                    async with asyncio.timeout(self._limits.body_timeout_s):
+                        await context.write(answer)
+        except TimeoutError:
+            raise RequestTimeout(f"an answer was not taken within {self._limits.body_timeout_s:g} s") from None
         finally:
             self._streams.discard(stream)
 
@@ -267,17 +283,6 @@ class GrpcFront:
 @dataclass(slots=True)
 class _Outcome:
     status: int = 200
-
-
-class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC has no types
-    """Finds the handler of a path; gRPC answers UNIMPLEMENTED where there is none."""
-
-    def __init__(self, handlers: Mapping[str, Any]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Asked by gRPC for each call."""
-        return self._handlers.get(handler_call_details.method)
 
 
 async def _next(context: Any) -> bytes | None:

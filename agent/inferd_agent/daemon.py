@@ -30,6 +30,7 @@ from inferd_agent.discovery import Advertiser, Survey, default_name, find_lan, i
 from inferd_agent.errors import ConfigError
 from inferd_agent.files import make_private_folder
 from inferd_agent.identity import Identity
+from inferd_agent.memory import Regions
 from inferd_agent.metrics import Metrics
 from inferd_agent.rest import RestApp
 from inferd_agent.summary import status_line, summary
@@ -105,7 +106,9 @@ class Daemon:
             self._watchdog = Watchdog(self._bridge, self._notifier)
             self._identity = self._open_identity(config)
             metrics = Metrics(self._runtime)
-            self._rest = RestApp(config, self._bridge, self._identity, metrics)
+            self._regions = Regions(config.shared_memory)
+            stack.callback(self._regions.close)
+            self._rest = RestApp(config, self._bridge, self._identity, metrics, self._regions)
             for each in bound:
                 if not each.is_inherited:
                     await self._listen(each)

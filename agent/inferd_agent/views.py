@@ -43,6 +43,11 @@ _STATES = {
 }
 
 
+def extensions(takes_keys: bool) -> tuple[str, ...]:
+    """What is spoken beyond the protocol's core; `takes_keys`: regions of shared memory are registered by key."""
+    return (*EXTENSIONS, "system_shared_memory") if takes_keys else EXTENSIONS
+
+
 def spec_of(description: ModelDescription) -> ModelSpec:
     """The spec of a version, or ModelNotReady where it was never open."""
     if description.spec is None:

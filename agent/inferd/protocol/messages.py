@@ -203,6 +203,23 @@ class UnloadRequest(msgspec.Struct, frozen=True):
     parameters: UnloadParameters = UnloadParameters()
 
 
+class RegisterRegion(msgspec.Struct, frozen=True):
+    """The body of a region's registration: a part of the object that `key` names."""
+
+    key: str
+    byte_size: int
+    offset: int = 0
+
+
+class RegionStatus(msgspec.Struct, frozen=True):
+    """One registered region."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
 _ENCODER = msgspec.json.Encoder()
 SERVER_METADATA = msgspec.json.Decoder(ServerMetadata)
 MODEL_CONFIG = msgspec.json.Decoder(ModelConfig)
@@ -211,6 +228,7 @@ ERROR = msgspec.json.Decoder(ErrorBody)
 INDEX_REQUEST = msgspec.json.Decoder(IndexRequest)
 LOAD_REQUEST = msgspec.json.Decoder(LoadRequest)
 UNLOAD_REQUEST = msgspec.json.Decoder(UnloadRequest)
+REGISTER_REGION = msgspec.json.Decoder(RegisterRegion)
 
 
 def encode(message: msgspec.Struct | list[Any]) -> bytes:

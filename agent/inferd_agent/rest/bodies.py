@@ -56,7 +56,7 @@ class Bodies:
             length = int(text)
             if length > self._max_body_bytes:
                 raise BodyTooLarge(f"the body has {length} bytes, at most {self._max_body_bytes} are taken")
-            self._hold(call, length)
+            self.hold(call, length)
             if payload.is_eof():
                 body = payload.read_nowait(-1)
             else:
@@ -68,7 +68,7 @@ class Bodies:
         size = call.payload.total_bytes
         if size > self._max_body_bytes:
             raise BodyTooLarge(f"the body has {size} bytes, at most {self._max_body_bytes} are taken")
-        self._hold(call, size)
+        self.hold(call, size)
         return call.payload.read_nowait(-1)
 
     def release(self, call: Call) -> None:
@@ -84,7 +84,8 @@ class Bodies:
         text = headers.get("Content-Length")
         return text is not None and int(text) <= DRAIN_BYTES and "Expect" not in headers
 
-    def _hold(self, call: Call, nbytes: int) -> None:
+    def hold(self, call: Call, nbytes: int) -> None:
+        """Count what a request brought in, until `release`. Raises Overloaded."""
         if self.held + nbytes > self._max_held_bytes:
             raise Overloaded(
                 f"{self.held} bytes of request bodies are held, {nbytes} more would pass {self._max_held_bytes}"
@@ -121,7 +122,7 @@ class Bodies:
             size += len(chunk)
             if size > self._max_body_bytes:
                 raise BodyTooLarge(f"the body has more than {self._max_body_bytes} bytes")
-            self._hold(call, len(chunk))
+            self.hold(call, len(chunk))
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -132,7 +133,7 @@ class Bodies:
         else:
             loop = asyncio.get_running_loop()
             whole = await loop.run_in_executor(self._pool, inflate, body, encoding, limit)
-        self._hold(call, len(whole))
+        self.hold(call, len(whole))
         return whole
 
 

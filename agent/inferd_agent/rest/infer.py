@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 from inferd.protocol import Request, decode_request, encode_response, parse_header_length
 from inferd_agent.bridge import Bridge, Result
-from inferd_agent.inference import job_of, labels_of
+from inferd_agent.inference import infer_in_regions, job_of, labels_of
+from inferd_agent.memory import Regions, uses_regions
 from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
@@ -34,9 +36,12 @@ T = TypeVar("T")
 class Infer:
     """Answers inference requests."""
 
-    def __init__(self, bridge: Bridge, bodies: Bodies, pool: Executor, *, request_timeout_s: float) -> None:
+    def __init__(
+        self, bridge: Bridge, bodies: Bodies, regions: Regions, pool: Executor, *, request_timeout_s: float
+    ) -> None:
         self._bridge = bridge
         self._bodies = bodies
+        self._regions = regions
         self._pool = pool
         self._timeout_ns = int(request_timeout_s * 1e9)
 
@@ -50,20 +55,23 @@ class Infer:
             request = decode_request(body, header_length)
         else:
             request = await self._off_loop(decode_request, body, header_length)
-        job = self._job(call, target, request, arrived_ns)
-        result = await self._bridge.infer(job)
-        answer = _answer(call, job, *await self._encode(request, job, result))
+        answer = await self._run(call, target, request, arrived_ns)
         accept = headers.get(ACCEPT_ENCODING)
         encoding = choose_encoding(accept) if accept else ""
         return await self._compressed(answer, encoding) if encoding else answer
 
     def begin(
         self, call: Call, target: Target, done: Callable[[Request, Job, Result | None, Exception | None], None]
-    ) -> Job:
-        """As `handle`, without waiting, for a small body that is there and an answer that is not compressed."""
+    ) -> Job | Coroutine[Any, Any, Answer]:
+        """As `handle`, without waiting, for a small body that is there and an answer that is not compressed.
+
+        Where tensors lie in regions there is waiting: the rest comes back to be awaited, and `done` is not called.
+        """
         arrived_ns = time.monotonic_ns()
         header_length = parse_header_length(call.message.headers.get(HEADER_LENGTH))
         request = decode_request(self._bodies.take(call), header_length)
+        if uses_regions(request):
+            return self._run(call, target, request, arrived_ns)
         job = self._job(call, target, request, arrived_ns)
         self._bridge.submit(job, lambda result, error: done(request, job, result, error))
         return job
@@ -76,6 +84,19 @@ class Infer:
 
     async def end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> Answer:
         """The answer, made off the loop."""
+        return _answer(call, job, *await self._encode(request, job, result))
+
+    async def _run(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Answer:
+        """A decoded request's answer, not compressed."""
+        if uses_regions(request):
+            with self._regions.use(call.principal.owner, request) as use:
+                self._bodies.hold(call, use.copied_bytes)
+                job, result = await infer_in_regions(
+                    use, partial(self._job, call, target, request, arrived_ns), self._bridge, self._pool
+                )
+        else:
+            job = self._job(call, target, request, arrived_ns)
+            result = await self._bridge.infer(job)
         return _answer(call, job, *await self._encode(request, job, result))
 
     def _job(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Job:

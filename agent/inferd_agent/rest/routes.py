@@ -50,16 +50,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one path leads: the endpoint, and the model and version that the path names."""
+    """Where one path leads: the endpoint, and the model and version, or the region, that the path names."""
 
     endpoint: Endpoint
     model: str = ""
     version: int | None = None
+    region: str = ""
 
 
 class Routes:
-    """The table. Words are written as in the protocol; `{m}` is a model, `{n}` a version, `{r}` any name. What follows
-    one in its segment (`{m}:predict`) has to end the segment that came."""
+    """The table. Words are written as in the protocol; `{m}` is a model, `{n}` a version, `{g}` a region, `{r}` any
+    name. What follows one in its segment (`{m}:predict`) has to end the segment that came."""
 
     def __init__(self, table: Mapping[str, Endpoint]) -> None:
         self._exact: dict[str, Endpoint] = {}
@@ -99,7 +100,8 @@ class Routes:
                 }
                 model = _decode(named["{m}"]) if "{m}" in named else ""
                 version = read_version(named["{n}"]) if "{n}" in named else None
-                return Target(endpoint, model, version)
+                region = _decode(named["{g}"]) if "{g}" in named else ""
+                return Target(endpoint, model, version, region)
         raise NoSuchPath(f"there is no {path[:200]!r} here")
 
 

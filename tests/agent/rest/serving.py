@@ -17,10 +17,11 @@ import uvloop
 
 from inferd_agent import sockets
 from inferd_agent.bridge import Bridge
-from inferd_agent.config import Config, parse_listener
+from inferd_agent.config import Config, SharedMemory, parse_listener
 from inferd_agent.config.schema import Metrics as MetricsConfig
 from inferd_agent.config.schema import Server
 from inferd_agent.identity import Identity, TokenStore
+from inferd_agent.memory import Regions
 from inferd_agent.metrics import Metrics
 from inferd_agent.rest import RestApp
 from inferd_runtime import Runtime, RuntimeOptions
@@ -51,10 +52,22 @@ def write_models(root: Path) -> Path:
 class Serving:
     """One front end; `path` is its plain Unix socket and `port` its plain TCP port."""
 
-    def __init__(self, folder: Path, models: Path, *, metrics_open: bool = False, **server: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: Path,
+        *,
+        metrics_open: bool = False,
+        shared_memory: SharedMemory = SharedMemory(),  # noqa: B008  frozen
+        **server: Any,
+    ) -> None:
         self.folder = folder
         self.path = str(folder / "s")
-        self.config = Config(server=Server(**server), metrics=MetricsConfig(open=metrics_open))
+        self.shm = folder / "shm"  # instead of /dev/shm
+        self.shm.mkdir()
+        self.config = Config(
+            server=Server(**server), metrics=MetricsConfig(open=metrics_open), shared_memory=shared_memory
+        )
         self.tokens = TokenStore(folder / "state" / "tokens.json")
         self._models = models
         self._loop = uvloop.new_event_loop()
@@ -86,7 +99,8 @@ class Serving:
         return Bridge(self._loop)
 
     async def _listen(self, metrics: Metrics, bounds: tuple[sockets.Bound, ...]) -> None:
-        self.app = RestApp(self.config, self.bridge, self.identity, metrics)
+        self.regions = Regions(self.config.shared_memory, folder=self.shm)
+        self.app = RestApp(self.config, self.bridge, self.identity, metrics, self.regions)
         for bound in bounds:
             await self.app.listen(bound)
 

@@ -9,7 +9,7 @@ LOCKS   := packaging/locks
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup dev test lint types check unit test-fleet models docs stubs lock wheel wheelhouse deb rpm bundle bench gpu-check test-packages test-system clean
+.PHONY: help demo setup dev test lint types check unit test-clients test-fleet models docs stubs lock wheel wheelhouse deb rpm bundle bench gpu-check test-packages test-system clean
 
 help:  ## list the targets
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,20 +30,19 @@ $(VENV)/.dev: $(VENV)/.setup $(LOCKS)/dev.txt
 setup: $(VENV)/.setup  ## install inferd and its engines into .venv (ENGINES=cuda: into .venv-cuda)
 dev: $(VENV)/.dev  ## the same, with everything the tests need
 
-demo: setup  ## serve the bundled INT8 model, send it real digits, show what came back
-	@$(BIN)/inferd demo
+demo: setup ; @$(BIN)/inferd demo  ## serve the bundled INT8 model, send it real digits, show what came back
 
 test: lint types unit  ## lint, types and all tests
 check: lint types  ## lint and types
 
 lint: dev  ## ruff (import contracts run as a test)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: dev ; $(BIN)/mypy  ## mypy --strict
 unit: dev models  ## all tests
 	$(BIN)/pytest -n auto --dist worksteal
 
+test-clients: dev ; $(BIN)/python -m tests.clients.fetch && TEST_CLIENTS=1 $(BIN)/pytest tests/clients  ## perf_analyzer and kserve's client, fetched by checksum
 test-fleet: dev  ## five daemons in network namespaces (root): discovery, trust, and calls while devices come and go
 	FLEET_CALLS=$(or $(CALLS),5000) $(BIN)/pytest tests/fleet -s --timeout 900
 
@@ -74,6 +73,7 @@ lock:  ## resolve the lock files anew (needs uv)
 	$(COMPILE) --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
 	$(COMPILE) -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
 	$(COMPILE) -c $(LOCKS)/cpu.txt --extra cuda --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
+	echo kserve==0.21.0 | $(COMPILE) -o $(LOCKS)/clients.txt -
 
 clean:  ## remove the environment and build output
 	rm -rf .venv .venv-cuda dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,5 @@
-"""The openai client embeds with MiniLM over TLS with a token, and its vectors are those of the original weights."""
+"""The openai client embeds with MiniLM, over TLS, plain loopback and a Unix socket, and its vectors are those of the
+original weights."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import base64
 import shutil
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -28,8 +32,29 @@ TEXTS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running daemon, its two ports, and a token that may infer."""
+
+    daemon: Daemon
+    secure: int
+    plain: int
+    token: str
+
+    def door(self, kind: str) -> tuple[str, dict[str, Any]]:
+        """The base address, and what the client under the client needs."""
+        context = ssl.create_default_context(cafile=str(self.daemon.ca))
+        match kind:
+            case "tls":
+                return f"https://127.0.0.1:{self.secure}/v1", {"verify": context}
+            case "loopback":
+                return f"http://127.0.0.1:{self.plain}/v1", {}
+        transport = httpx2.HTTPTransport(uds=str(self.daemon.socket), verify=context)
+        return "https://localhost/v1", {"transport": transport}
+
+
 @pytest.fixture(scope="module")
-def daemon(fetched_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, int]]:
+def site(fetched_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """minilm, and minilm-int8 from its INT8 file alone."""
     folder = tmp_path_factory.mktemp("d")
     models = folder / "models"
@@ -37,9 +62,10 @@ def daemon(fetched_models: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         shutil.copytree(fetched_models / "minilm", models / name, ignore=shutil.ignore_patterns("weights"))
         settings = models / name / "model.toml"
         settings.write_text(f'variant = "{variant}"\n{settings.read_text()}')
-    port = free_port()
-    with Daemon(folder, models=models, listen=(f"tcp:127.0.0.1:{port}",)) as made:
-        yield made, port
+    secure, plain = free_port(), free_port()
+    listen = (f"tcp:127.0.0.1:{secure}", f"tcp:127.0.0.1:{plain}?tls=off&insecure=on")
+    with Daemon(folder, models=models, listen=listen) as made:
+        yield Site(made, secure, plain, made.token("embedder", "infer"))
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +75,13 @@ def expected(fetched_models: Path) -> np.ndarray:
     return np.array([minilm.reference(weights, tokenizer.encode(text).ids) for text in TEXTS])
 
 
-@pytest.fixture
-def client(daemon: tuple[Daemon, int]) -> Iterator[openai.OpenAI]:
-    """With a token that may infer, trusting the daemon's own CA."""
-    made, port = daemon
-    context = ssl.create_default_context(cafile=str(made.ca))
-    token = made.token("embedder", "infer")
-    with openai.OpenAI(
-        base_url=f"https://127.0.0.1:{port}/v1",
-        api_key=token,
-        http_client=openai.DefaultHttpxClient(verify=context),
-        max_retries=0,
-    ) as opened:
+@pytest.fixture(params=["tls", "loopback", "unix"])
+def client(request: pytest.FixtureRequest, site: Site) -> Iterator[openai.OpenAI]:
+    """With the token, at each kind of door."""
+    base_url, options = site.door(request.param)
+    http = openai.DefaultHttpxClient(**options)
+    with openai.OpenAI(base_url=base_url, api_key=site.token, http_client=http, max_retries=0) as opened:
         yield opened
-    made.cli("token", "revoke", "embedder", "--state", str(made.state))
 
 
 @pytest.mark.parametrize(("model", "lowest"), [("minilm", 0.9999), ("minilm-int8", 0.95)])
@@ -82,7 +101,7 @@ def test_the_openai_client_gets_the_original_vectors(
     assert np.dot(by_itself, expected[0]) >= lowest
 
 
-def test_the_openai_client_understands_what_goes_wrong(client: openai.OpenAI, daemon: tuple[Daemon, int]) -> None:
+def test_the_openai_client_understands_what_goes_wrong(client: openai.OpenAI) -> None:
     """Each refusal is the client's own exception, with our text in it."""
     with pytest.raises(openai.NotFoundError, match="there is no model 'nope'") as caught:
         client.embeddings.create(model="nope", input="x")

@@ -1,4 +1,5 @@
-"""tritonclient over HTTP, sync and asyncio, with TLS and a token and over plain loopback: everything it can ask."""
+"""tritonclient over HTTP, sync and asyncio, with TLS and a token and over plain loopback, the asyncio one over a Unix
+socket, too: everything it can ask."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -77,7 +79,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     onnx_models.faulting(models / "faulting.onnx")
     (models / "faulting.toml").write_text('engine = "onnxruntime"\n')
     ports = {"tls": free_port(), "plain": free_port()}
-    listen = (f"tcp:127.0.0.1:{ports['tls']}", f"tcp:127.0.0.1:{ports['plain']}?tls=off&insecure=on")
+    listen = (
+        f"tcp:127.0.0.1:{ports['tls']}",
+        f"tcp:127.0.0.1:{ports['plain']}?tls=off&insecure=on",
+        f"unix:{folder}/plain?tls=off",
+    )
     with Daemon(folder, models=models, listen=listen) as daemon:
         yield Site(daemon, ports, daemon.token(), daemon.token("admin", "infer,read,admin"))
 
@@ -253,6 +259,20 @@ def test_repository_control(site: Site, client: triton.InferenceServerClient) ->
         client.load_model("nobody", headers=admin)
 
 
+def test_settings_are_told_and_stay(site: Site, client: triton.InferenceServerClient) -> None:
+    """Traces and logs: what is so already may be said again, all else is set elsewhere."""
+    assert client.get_trace_settings(headers=site.headers())["trace_level"] == ["OFF"]
+    assert client.get_trace_settings("ranked", headers=site.headers())["trace_count"] == "-1"
+    assert client.get_log_settings(headers=site.headers())["log_file"] == ""
+    client.update_trace_settings(settings={"trace_level": ["OFF"]}, headers=site.headers())
+    client.update_log_settings({"log_format": "default"}, headers=site.headers())
+    with pytest.raises(InferenceServerException, match="not traced"):
+        client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]}, headers=site.headers())
+    with pytest.raises(InferenceServerException, match=r"log\.level") as caught:
+        client.update_log_settings({"log_verbose_level": 3}, headers=site.headers())
+    assert caught.value.status() == "501"
+
+
 def counters(client: triton.InferenceServerClient, site: Site, model: str) -> dict[str, Any]:
     """The statistics of one model."""
     [found] = client.get_inference_statistics(model, headers=site.headers())["model_stats"]
@@ -289,12 +309,23 @@ def test_statistics_add_up(site: Site, client: triton.InferenceServerClient) -> 
     assert now["success"]["ns"] >= now["compute_infer"]["ns"]
 
 
-@pytest.mark.parametrize("way", ["tls", "plain"])
-async def test_the_asyncio_client(site: Site, way: str) -> None:
-    """Health, metadata, configuration, many inferences at once, compression, errors."""
+async def asyncio_client(site: Site, way: str) -> triton_aio.InferenceServerClient:
+    """Each way; it has no option for Unix sockets, so its session is exchanged for one that has."""
+    if way == "unix":
+        found = triton_aio.InferenceServerClient("localhost")
+        await found._stub.close()
+        connector = aiohttp.UnixConnector(str(site.daemon.folder / "plain"))
+        found._stub = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        return found
     context = await asyncio.to_thread(site.context)
     options: dict[str, Any] = {"ssl": True, "ssl_context": context} if way == "tls" else {}
-    async with triton_aio.InferenceServerClient(f"127.0.0.1:{site.ports[way]}", **options) as client:
+    return triton_aio.InferenceServerClient(f"127.0.0.1:{site.ports[way]}", **options)
+
+
+@pytest.mark.parametrize("way", ["tls", "plain", "unix"])
+async def test_the_asyncio_client(site: Site, way: str) -> None:
+    """Health, metadata, configuration, many inferences at once, compression, errors."""
+    async with await asyncio_client(site, way) as client:
         assert await client.is_server_live()
         assert await client.is_model_ready("ranked", headers=site.headers())
         assert (await client.get_model_config("ranked", headers=site.headers()))["max_batch_size"] == 4

@@ -132,6 +132,8 @@ def infer(
     places = {name: place for name, array in arrays.items() if (place := memories.place(array)) is not None}
     room = _make_room(outputs, memories) if isinstance(outputs, Mapping) else None
     wanted = None
+    if room and classification:
+        raise InvalidRequest("classification answers with words, which arrays in shared memory cannot hold")
     if outputs is not None:
         rooms = room.places if room else {}
         wanted = [OutputRequest(name, True, classification or 0, rooms.get(name)) for name in outputs]

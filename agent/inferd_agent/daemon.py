@@ -29,6 +29,7 @@ from inferd_agent.config import Config, Loaded, diff
 from inferd_agent.discovery import Advertiser, Survey, default_name, find_lan, instance_id
 from inferd_agent.errors import ConfigError
 from inferd_agent.files import make_private_folder
+from inferd_agent.handover import Handover
 from inferd_agent.identity import Identity
 from inferd_agent.memory import Regions
 from inferd_agent.metrics import Metrics
@@ -108,7 +109,15 @@ class Daemon:
             metrics = Metrics(self._runtime)
             self._regions = Regions(config.shared_memory)
             stack.callback(self._regions.close)
-            self._rest = RestApp(config, self._bridge, self._identity, metrics, self._regions)
+            self._handover = Handover(
+                self._regions,
+                self._identity,
+                wait_s=config.server.header_timeout_s,
+                max_connections=config.shared_memory.max_regions,
+            )
+            stack.push_async_callback(self._handover.close)
+            memory = next((each.path for each in self._loaded.listeners if each.memory), "")
+            self._rest = RestApp(config, self._bridge, self._identity, metrics, self._regions, memory_socket=memory)
             for each in bound:
                 if not each.is_inherited:
                     await self._listen(each)
@@ -167,6 +176,9 @@ class Daemon:
         self._advertiser.start()
 
     async def _listen(self, bound: sockets.Bound) -> None:
+        if bound.listener.memory:
+            self._handover.listen(bound)
+            return
         await self._rest.listen(bound, self._tls.context_for(bound.listener))
 
     async def _listen_with_grpc(self, stack: contextlib.AsyncExitStack, metrics: Metrics) -> tuple[sockets.Bound, ...]:
@@ -285,6 +297,7 @@ class Daemon:
         log.info("stopping; %d requests under way", self._bridge.pending)
         if self._advertiser is not None:
             await self._advertiser.close()
+        await self._handover.stop_accepting()
         drains = [self._rest.drain(drain_s), *([self._grpc.drain(drain_s)] if self._grpc else [])]
         if not all(await asyncio.gather(*drains)):
             log.warning("%d requests were still under way after %g s", self._bridge.pending, drain_s)

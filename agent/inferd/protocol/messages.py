@@ -179,6 +179,12 @@ class ReadyBody(msgspec.Struct, frozen=True):
     ready: bool
 
 
+class MemoryBody(msgspec.Struct, frozen=True):
+    """`GET /inferd/v1/memory`: the path of the Unix socket at which callers hand over memory."""
+
+    socket: str
+
+
 class IndexRequest(msgspec.Struct, frozen=True):
     """The optional body of `POST /v2/repository/index`."""
 

@@ -61,7 +61,16 @@ _EXPRESS_BYTES = 64 << 10
 class RestApp:
     """Serves any number of listeners. Made and used on the event loop."""
 
-    def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics, regions: Regions) -> None:
+    def __init__(
+        self,
+        config: Config,
+        bridge: Bridge,
+        identity: Identity,
+        metrics: Metrics,
+        regions: Regions,
+        *,
+        memory_socket: str = "",
+    ) -> None:
         self.limits = limits = config.server
         self.counters: Counters = metrics.counters
         self._bridge = bridge
@@ -77,7 +86,7 @@ class RestApp:
         self._infer = Infer(bridge, self._bodies, regions, self._pool, request_timeout_s=limits.request_timeout_s)
         self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
-        self._shared_memory = SharedMemory(regions, self._bodies)
+        self._shared_memory = SharedMemory(regions, self._bodies, memory_socket)
         self._v1 = V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
         table = self._table(config.metrics.open)
         self._routes = Routes(table)

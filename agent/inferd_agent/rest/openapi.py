@@ -45,6 +45,7 @@ _WRITES: dict[str, Any] = {
     "statistics": messages.StatisticsBody,
     "index": list[messages.IndexEntry],
     "regions": list[messages.RegionStatus],
+    "memory": messages.MemoryBody,
 }
 _PARTLY = frozenset({"load", "unload", "trace", "logging"})  # some of what may be asked is not done here
 _SCHEMA = "#/components/schemas/{name}"

@@ -5,7 +5,8 @@ Load generators unregister everything at their start and end, whatever they use;
 
 from __future__ import annotations
 
-from inferd.protocol.messages import REGISTER_REGION, RegionStatus, decode, encode
+from inferd.protocol.messages import REGISTER_REGION, MemoryBody, RegionStatus, decode, encode
+from inferd_agent.errors import Forbidden, NoSuchPath
 from inferd_agent.memory import Origin, Regions
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
@@ -17,15 +18,16 @@ _SCOPES = ("infer",)
 
 
 class SharedMemory:
-    """Answers for the caller's own regions."""
+    """Answers for the caller's own regions. `socket`: where memory is handed over, empty where that cannot be."""
 
-    def __init__(self, regions: Regions, bodies: Bodies) -> None:
+    def __init__(self, regions: Regions, bodies: Bodies, socket: str) -> None:
         self._regions = regions
         self._bodies = bodies
+        self._socket = socket
 
     def table(self) -> dict[str, Endpoint]:
         """The paths."""
-        found = {}
+        found = {"/inferd/v1/memory": Endpoint("memory", "GET", self.socket, _SCOPES)}
         for root, status, register, unregister in (
             ("/v2/systemsharedmemory", self.status, self.register, self.unregister),
             ("/v2/cudasharedmemory", self.nothing, self.refuse, self.ignore),
@@ -53,6 +55,14 @@ class SharedMemory:
         """One region or all; what is not there is no error."""
         self._regions.unregister(call.principal.owner, target.region or None)
         return json_answer(b"{}")
+
+    async def socket(self, call: Call, target: Target) -> Answer:
+        """Where memory is handed over, for callers who can go there."""
+        if not self._socket:
+            raise NoSuchPath("memory is not handed over here: add memory+unix:/path to server.listen")
+        if not _origin(call).is_local:
+            raise Forbidden("only callers on this machine, by Unix socket or loopback, share memory")
+        return json_answer(encode(MemoryBody(self._socket)))
 
     async def nothing(self, call: Call, target: Target) -> Answer:
         """There are no regions on a GPU."""

@@ -191,7 +191,7 @@ class Daemon:
             from inferd_agent.grpc import GrpcFront
         except ImportError as error:
             raise ConfigError(f"{listeners[0]}: gRPC is not installed ({error}): pip install 'inferd[grpc]'") from error
-        self._grpc = GrpcFront(self._loaded.config, self._bridge, self._identity, metrics)
+        self._grpc = GrpcFront(self._loaded.config, self._bridge, self._identity, metrics, self._regions)
         stack.push_async_callback(self._grpc.close)
         bound = []
         for listener in listeners:

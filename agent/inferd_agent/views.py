@@ -29,7 +29,7 @@ from inferd_runtime import ModelDescription, ModelNotReady, ModelSpec, State, St
 if TYPE_CHECKING:
     from inferd_runtime import PlanState
 
-EXTENSIONS = (
+_EXTENSIONS = (
     "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ _STATES = {
 
 def extensions(takes_keys: bool) -> tuple[str, ...]:
     """What is spoken beyond the protocol's core; `takes_keys`: regions of shared memory are registered by key."""
-    return (*EXTENSIONS, "system_shared_memory") if takes_keys else EXTENSIONS
+    return (*_EXTENSIONS, "system_shared_memory") if takes_keys else _EXTENSIONS
 
 
 def spec_of(description: ModelDescription) -> ModelSpec:

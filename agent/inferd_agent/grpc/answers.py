@@ -1,6 +1,6 @@
 """A ModelInferResponse as bytes: a head that is mostly the same again, the id, and the tensors, each copied once.
 
-Tensors always go out raw, one entry an output in order, as all clients read them.
+Tensors always go out raw, one entry an output in order, as all clients read them; that of one in a region is empty.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def encode(
     is_final: bool = False,
 ) -> bytes:
     """The answer to a request. `labels` and `batched` matter for classification, `is_final` marks it as the last."""
+    in_regions: frozenset[str] = frozenset()
     if request.outputs:
+        in_regions = frozenset(each.name for each in request.outputs if each.place is not None)
         outputs = {each.name: pick_output(outputs, each, labels, batched) for each in request.outputs}
     facts: list[tuple[str, str, tuple[int, ...]]] = []
     parts: list[bytes | memoryview] = [b""]
@@ -41,7 +43,7 @@ def encode(
     for name, value in outputs.items():
         array = sendable(value)
         facts.append((name, datatype_of(array.dtype), array.shape))
-        parts += _field(_RAW_TAG, write_section(array))
+        parts += _field(_RAW_TAG, b"" if name in in_regions else write_section(array))
     parts[0] = _head(model, version, tuple(facts), is_final)
     return b"".join(parts)
 

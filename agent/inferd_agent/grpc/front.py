@@ -30,20 +30,20 @@ from inferd_agent.grpc.answers import streamed
 from inferd_agent.grpc.infer import Infer, Stream
 from inferd_agent.grpc.models import Models
 from inferd_agent.grpc.server import Server
+from inferd_agent.grpc.shared_memory import SharedMemory, origin_of
 from inferd_agent.identity import ANONYMOUS, Identity, Principal, require
+from inferd_agent.memory import Regions
 from inferd_agent.metrics import Metrics
 from inferd_agent.sockets import Bound, PeerCredentials, bind_by
 from inferd_agent.tls import Pem
-from inferd_runtime import Closed, InferdError, InvalidRequest, Overloaded, Unsupported
+from inferd_agent.views import extensions
+from inferd_runtime import Closed, InferdError, InvalidRequest, Overloaded
 
 log = logging.getLogger(__name__)
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _READ, _INFER = ("read", "infer"), ("infer",)
 _STREAM, _STREAMED = "grpc/ModelStreamInfer", "grpc/ModelStreamInfer request"
-_SHARED_MEMORY = tuple(
-    f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
-)
 # What ends a stream: nobody who may go on is calling.
 _ENDING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 # Status texts travel percent-encoded in a header block, of which callers take 8 KiB.
@@ -65,7 +65,7 @@ class Method:
 class GrpcFront:
     """Serves any number of listeners. Made and used on the event loop."""
 
-    def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics) -> None:
+    def __init__(self, config: Config, bridge: Bridge, identity: Identity, metrics: Metrics, regions: Regions) -> None:
         # What callers do amiss grpcio logs with a trace; what fails here is told by us.
         logging.getLogger("grpc").setLevel(logging.CRITICAL)
         self._limits = limits = config.server
@@ -74,8 +74,12 @@ class GrpcFront:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="grpc")
         prefix, numbers = secrets.token_hex(4), itertools.count(1)
         self._next_id: Callable[[], str] = lambda: f"{prefix}-{next(numbers):x}"
-        self._infer = Infer(bridge, self._pool, request_timeout_s=limits.request_timeout_s, next_id=self._next_id)
-        self._models = Models(bridge, metrics.version, lambda: self._is_draining)
+        self._infer = Infer(
+            bridge, regions, self._pool,
+            holding=self._holding, request_timeout_s=limits.request_timeout_s, next_id=self._next_id,
+        )  # fmt: skip
+        self._models = Models(bridge, metrics.version, extensions(regions.takes_keys), lambda: self._is_draining)
+        self._memory = SharedMemory(regions)
         self._servers: list[tuple[Server, Bound]] = []
         self._streams: set[Stream] = set()
         self._held = 0
@@ -118,7 +122,7 @@ class GrpcFront:
 
     def _make_server(self, peer: PeerCredentials | None) -> Server:
         """Everything that callers of one listener reach."""
-        limits, table = self._limits, self._table()
+        limits, table = self._limits, self._table(peer)
         handlers = {
             path: grpc.stream_unary_rpc_method_handler(partial(self._call, method, peer))
             for path, method in table.items()
@@ -132,8 +136,8 @@ class GrpcFront:
             patience_s=limits.body_timeout_s,
         )
 
-    def _table(self) -> dict[str, Method]:
-        models = self._models
+    def _table(self, peer: PeerCredentials | None) -> dict[str, Method]:
+        models, memory = self._models, self._memory
         rows: tuple[tuple[str, tuple[str, ...] | None, Answering], ...] = (
             ("ServerLive", None, models.live),
             ("ServerReady", None, models.ready),
@@ -145,6 +149,11 @@ class GrpcFront:
             ("RepositoryIndex", ("read",), models.index),
             ("RepositoryModelLoad", ("admin",), models.load),
             ("RepositoryModelUnload", ("admin",), models.unload),
+            ("SystemSharedMemoryStatus", _INFER, memory.status),
+            ("SystemSharedMemoryUnregister", _INFER, memory.unregister),
+            ("CudaSharedMemoryStatus", _INFER, memory.nothing),
+            ("CudaSharedMemoryRegister", _INFER, memory.refuse),
+            ("CudaSharedMemoryUnregister", _INFER, memory.ignore),
             ("TraceSetting", ("read",), models.trace),
             ("LogSettings", ("read",), models.log),
         )
@@ -152,7 +161,8 @@ class GrpcFront:
             _SERVICE + name: Method(f"grpc/{name}", scopes, _answering(getattr(messages, f"{name}Request"), handle))
             for name, scopes, handle in rows
         }
-        table |= {_SERVICE + name: Method(f"grpc/{name}", (), _no_shared_memory) for name in _SHARED_MEMORY}
+        register = "SystemSharedMemoryRegister"
+        table[_SERVICE + register] = Method(f"grpc/{register}", _INFER, partial(self._register, peer))
         table[f"{_SERVICE}ModelInfer"] = Method("grpc/ModelInfer", _INFER, self._infer_one)
         health = Method("grpc/Health", None, _answering(messages.HealthCheckRequest, models.health))
         return table | {"/grpc.health.v1.Health/Check": health}
@@ -172,6 +182,12 @@ class GrpcFront:
 
     async def _infer_one(self, caller: Principal, message: bytes, context: Any) -> bytes:
         return await self._infer.answer(caller, await self._infer.read(message), context.time_remaining())
+
+    async def _register(self, peer: PeerCredentials | None, caller: Principal, message: bytes, context: Any) -> bytes:
+        """The one call that depends on where its caller sits."""
+        asked = _parse(messages.SystemSharedMemoryRegisterRequest, message)
+        answer: bytes = self._memory.register(caller, asked, origin_of(peer, context.peer())).SerializeToString()
+        return answer
 
     async def _stream(self, peer: PeerCredentials | None, _: Any, context: Any) -> None:
         """ModelStreamInfer: an error of one request is told in its answer, and the stream lives on."""
@@ -312,7 +328,3 @@ def _answering(kind: Any, answer: Answering) -> Handle:
         return answered
 
     return handle
-
-
-async def _no_shared_memory(caller: Principal, message: bytes, context: Any) -> bytes:
-    raise Unsupported("shared memory is not served here: send tensors as raw_input_contents")

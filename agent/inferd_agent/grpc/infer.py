@@ -10,13 +10,16 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
 from inferd_agent.bridge import Bridge, Result
 from inferd_agent.grpc import answers
 from inferd_agent.grpc.requests import Asked, decode
 from inferd_agent.identity import Principal, require
-from inferd_agent.inference import job_of, labels_of
+from inferd_agent.inference import infer_in_regions, job_of, labels_of
+from inferd_agent.memory import Regions, uses_regions
 from inferd_runtime import Job
 
 WINDOW = 32
@@ -26,11 +29,22 @@ T = TypeVar("T")
 
 
 class Infer:
-    """Answers inference requests."""
+    """Answers inference requests. `holding` counts bytes as held meanwhile."""
 
-    def __init__(self, bridge: Bridge, pool: Executor, *, request_timeout_s: float, next_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        regions: Regions,
+        pool: Executor,
+        *,
+        holding: Callable[[int], AbstractContextManager[None]],
+        request_timeout_s: float,
+        next_id: Callable[[], str],
+    ) -> None:
         self._bridge = bridge
+        self._regions = regions
         self._pool = pool
+        self._holding = holding
         self._timeout_ns = int(request_timeout_s * 1e9)
         self._next_id = next_id
 
@@ -45,11 +59,17 @@ class Infer:
         arrived_ns = time.monotonic_ns()
         require(caller, ("infer",), asked.model)
         within_ns = self._timeout_ns if left_s is None else min(self._timeout_ns, max(int(left_s * 1e9), 0))
-        job = job_of(
-            asked.request, caller, asked.model, asked.version,
+        request = asked.request
+        make_job = partial(
+            job_of, request, caller, asked.model, asked.version,
             arrived_ns=arrived_ns, within_ns=within_ns, request_id=self._next_id(),
         )  # fmt: skip
-        result = await self._bridge.infer(job)
+        if uses_regions(request):
+            with self._regions.use(caller.owner, request) as use, self._holding(use.copied_bytes):
+                job, result = await infer_in_regions(use, make_job, self._bridge, self._pool)
+        else:
+            job = make_job()
+            result = await self._bridge.infer(job)
         is_final = is_streamed and asked.wants_final
         if sum([array.nbytes for array in result.values()]) < _LONG_BYTES:
             return self._encode(asked, job, result, is_final)

@@ -100,38 +100,61 @@ _FILES = (
     b"b8v5Nb7dl<0ty^bWpHnEX>@OLc};I*Wo%V$Y;R#?Qe|;<Wpi{ACkhX8WpHnEX>@OLd0%c}ZDkk%AOR=|QVw!uaBp*IbZ>HbPGN0j5*-Q(ZEs{{"
     b"Y+r6+ZDkk&AOR=|QVDHuWMynlVQpm+R|*PnVRB(@Wprh7a~K0411JkJH!f*zW@U0^ZewLGQe|*&b7^#Ma(PW}WMynsZftL1WKv~ub!BsOE>K}|"
     b"VQpn}WpZ;xZgg^aQVMWka$#*{bY*gL8e$3$P+@XmZDn+2a&tv)baHtT5DEipWqB9@AOR=|QUhycc@jAa1$JR<b!8X=AOR=~G9xZ&Zf0e2Wo~0-"
-    b"E=_M_Wo%MqaBp*IbZ>HbP+@XmZDn+2a#96$VQh6}Is!NWA|DDJQe|*&b7^#Ma(PW}WMynsZftL1WKv~waBpsNWg?CO3KLXvVPj=eWps3DZf8<u"
-    b"adl;LbP`Ak2y<n0bZKs9a~J_211JkJEG}toW@U0^ZewLGRB~ZsWm9EzbZKs9Qe|;<Wpi{cQ)P5?X>Mn8MQ(I*c~S^-Wps3DZfA269SRC<Z)9a`"
-    b"Uv6P-Wf%e=0VoMl32kp=Wo%AiZDkrH3Jg<abaZKMXI5csb!8G13I%pyY;|QA0U!e?2~q`iVQh6}8fXd)Q)P5?X>Mn8MQ(I*c@hu`18Ze@7y%#w"
-    b"C<#&nYh`&7K?((SVQh6}7y=*xC<`(xE@^INWpZV1V`VN>a$#d-Q)P5?X>MmyWpQ<7b963KWps3DZf90uY;|Q)1$JR<b!9pNH~}K^0SXjUa$#d-"
-    b"Q)P5?X>MmyWpi+EZgXW4NeT#aWps3DZfA2C0U!e?3o<P(X>Mj^a%FB~WiC{5VPj=eWps3DZf8<ub8v5Nb7d}5Wps3DZfA2vZgg^aQV4TpbaZKM"
-    b"XLA}P3Jg<abaZKMXI5csb!8G13I%pyY;|QA0U!e?2~q`iVQh6}8fgj*Q)P5?X>Mn8MQ(I*c@hu`18Ze@7y%#wC<#&nYh`&7LJ9?TVQh6}7y=*x"
-    b"C<`(yE@^INWpZV1V`VN>a$#d-Q)P5?X>MmyWpi+EZgXWWQ)P5?X>Mm$VQh6}QU!KlY;|Qi0yqI8)&dF=OmAmXWps3DZfA2+WpQ<7b953%3J7y$"
-    b"baZKMXLA?<AOk21GAk}=Zf0e2Wo~0-E=+G{Q)P5?X>Mn8Qe|;<Wpi{cQ)P5?X>Mn8MQ(I*c~S^-Wps3DZfA2EjR6V_Q)P5?X>Mm$VQh6}5+4c*"
-    b"VsCG3UvOb^VQm-zAOR={NB~j^VsCG3P+@XmZ4x6240UO4bTcwvaA9&`Z5RR|0VoYf08$HeX>N2gGEiZ1VQms43Jh~}a%pa7UvOb^VQm-#AOR=|"
-    b"NB~j`b98cPZf8(oa$#*k5(*G-VRB(@Wprh7Ut?%*X=7y?X9^8dWps3DZfA2vZgg^a5)cXlYh`&D0U!Y=2~q=VWqA@n3I%pyY;|QA0w4h>3o<G$"
-    b"X>Mj^a%FB~WiCu_XH#W#bZKs9b5dn-b!BsOE>mT6bZKs9R$**)Wl{xpVQh6}Is!NWBH0286HISsQ)P5?X>Mn8Qe|^+Z*FsC5=aUNb7gdNX>Mn8"
-    b"7y%#yC<`(yE@^INWpZV1V`VN(Z)a0wbaZKMXLC|zb8v5Nb7d}5Wps3DZfA2vZgg^aQV4TpbaZKMXLA~j0SXLLWps3DZf90uY;|Q49|{U$Z*Od0"
-    b"aA9&`Z5RO{0VoJa08$BJZ*Oc+VRB(@5+e!>b!l#NGcsRrVRB(@7y=*xC=EyeQVVryZgev;P+@XmZ4x6240CjHX>Mm<aA9&`Z5RU}0VoMb08$Hc"
-    b"baH8KXHa2sVQoSZ3J`E%a$#*{bY*g1V`y(_V`Um>3Jp_bbaZKMXLChvbaHtT5DEipWqB9@AOR=|QUhycc@jYi1$JR<b!8X=AOR=~GAk}=Zf0e2"
-    b"Wo~0-E=+G{Q)P5?X>Mn8Qe|^+Z*FsCE>mT6bZKs9R$**)Wl{xpVQh6}Is!NWD*6Em2t;9YVN`i=WfBky3{+WAMPEryRzXZjL=XTH4GIZVSx`k^"
-    b"LQhXj5CIYn3JO$NP(@!=NlsKa5CRep3JX+OP(@!=NlsKTHV^|64+;xZSx`k^RY^`%Gcpha5)TRsR9R3(UsXv?R5mma1riMk2~=57MPEryR5%a@"
-    b"5)KLqR9R3(UrA0>F*Xnf5)KLqR9R3(UrA0>Gcphe5)KLqR9R3(UrA0>HZ%|k5)BFoR9R3(Uq(<dHV_ID4GIZVSx`k^Mo=>{5DO9w3JFwMP(@!x"
-    b"P&PCW3=$6t3shN9MPE}?Qb|rn5DgLy3JFwMP(@!tMlm)J4l=$83KU0DP(w*>W@U0^ZewLrWpZ|DV`UOa3JOzYa&~2MOlfvy5*#jRZf0e2Wo~0-"
-    b"E>mT4c4cx*X?A5&WpQ<7b95RVE@^INWpZV1V`VN=WpZ|9a!hG<Wm08xaBpsNWfDvZ3sYrsc4cx>WnpA_5*;pSZf0e2Wo~0-E>mT4c4cx>WnpA_"
-    b"Qe|;<Wpi{I9xiEaW@U0^ZewLGQ)O~?WpYwwVPttyWpi+EZgXW4RSFJMWpZ|9a!qA)VPs)+VG<xNX>Mj^a%FB~WiC@?a&~2MO=WapWMOn+Qe|;<"
-    b"Wpi{IAuefdW@U0^ZewLGQ)O~?WpYhrbYWy+bYW6ub8v5Nb7c}q3JOhcWMynpWnpA_5*#jRZf0e2Wo~0-E=_M_Wo%MqVPttyWpQ<7b95RVE@^IN"
-    b"WpZV1V`VN)Z)9a`Qe|Oec~WI_aBpsNWfD>f4NY%kWo%7lbYWy+bYT)7E@^INWpZV1V`VN)Z)9a`O=WapWMOn+Qe|;<Wpi{IATDWcW@U0^ZewLG"
-    b"O>bmnY)xf!VPs)+VNzvtaBpsNWfDvZ3r%liWo$!lZf0p`5*;pSZf0e2Wo~0-E=_M_Wo$!lZf0p`Qe|;<Wpi{I9xiEaW@U0^ZewLGO>bmnY(sBu"
-    b"W@%?qWpi+EZgXW4SPBnKZ)9a`Q*>c;X>)XGV{;NAE@^INWpZV1V`VN)Z)9a`Q*>c;X>)XGV{=kvadl;LbQ&TqX>Mj^a%FB~WiCx`WMynqbYXO9"
-    b"b98BAb5dn<aBpsNWfDmW3QcchWo$`qW@T~`94={YW@U0^ZewLGO>bmnY)NirWpYwwadl;LbQ&ElX>Mj^a%FB~WiCx`WMyngZf0e2Qe|^+Z*FsC"
-    b"5?KlmO>bmnY*Tb{WnpbeZf0e25*#jRZf0e2Wo~0-E=_M_Wo$`qW@U0xWpQ<7b95RbE@^INWpZV1V`VN)Z)9a`Q*?4=VQoonW@U0xWpi+EZgXWQ"
-    b"0Wbj)SPBnPWpHnEX>@OLc}Z?$Wq1-HE@^INWpZV1V`VN<WpHnEX>@OLc}Z?$Wq49$adl;LbQ&TqX>Mj^a%FB~WiC=>aBp*IbZ>HbNp56icv59^"
-    b"aBpsNWfEix6H;YxZ*ysMZ*qA}Z)9a`OmAUi5+yEaZf0e2Wo~0-E>dN1Z*ysMZ*qA}Z)9a`OmAUiQe|;<Wpi{ICN61iW@U0^ZewLGQe|*&b7^#M"
-    b"a(PW}WMynjZ((FoWpi+EZgXW4Y6=xnWpHnEX>@OLc};I*Wo%V$Y;R#?5+^QcZf0e2Wo~0-E>dN1Z*ysMZ*qA}Z)9a`Rc>r=VPsNeadl;LbQ&lw"
-    b"X>Mj^a%FB~WiC=>aBp*IbZ>HbO>bmnY*lV-Z((FoWpi+EZgXW4PYMiFa$#d-Q)P5?X>Ml{9xiEaW@U0^ZewLGRB~ZsWm9EzbZKs9Qe|;<Wpi{I"
-    b"A1-NbW@U0^ZewLGRB~ZsWm9EzbZKs9Qe|^+Z*FsC5=;sUOmAmXWps3DZfA269WH5ZW@U0^ZewLGOmAmXWps3DZfA2+WpQ<7b95RWE@^INWpZV1"
-    b"V`VN(Z)a0wbaZKMXLC|zb8v5Nb7f)%aB^>SZ!-",
+    b"E=_M_Wo%MqaBp*IbZ>HbP+@XmZDn+2a#96$VQh6}Is!NWA|DDJQe|*&b7^#Ma(PW}WMynsZftL1WKv~waBpsNWg;~SA5(dAbY*Q*Xkl_?WKCsl"
+    b"Z*qB4bYXOLb5dn-b!BsO5)ujoZeeX@7y%#wC<#&oZeeX@BG&>6AX9mBbY*Q*Xkl_?WKCslZ*qB4bYXOLb5dn<aBpsNWfD>f2XbX+X>V?G7y%#y"
+    b"C<`(;E@^INWpZV1V`VN=d2@7SZBuAra%E&qWo>VAc~f*@baiu5Wpi+EZgXWWQe|gpZ*Fr%Zgg^aQU`KnXK8P4a~f$13{quhX>V>*bYXOLa}p8?"
+    b"1a4t%Wf%b<0VoMl1a4t%WfBky18Ze@7y=*xC<#&nYh`&7777M$W@d9`bQl950Vo7g25)9&b7gcA8wv?xd30r8b7^{I7z7{zC<IanVtI6BQ)zl-"
+    b"8gvQ_Qe|gpZ*Fr%Zgg^a5)cXlYh`&D0U!Y=2~q=VWqA@#3I%pyY;|QA0w4h>3o<w^X>Mj^a%FB~WiC^Bb97~GQ)ppwWn@idZEtdUQ*>c;b#qc>"
+    b"b8v5Nb7d}4WoKz`Zc}t&baiu51$JR<b!9pNH~}Jl3L#T@b97~GQ)ppwWn@idZEtdUQe|gpb97~LQe|;<Wpi{A5()%vVQpm?0U!Y=2~q@ZVQpm+"
+    b"5DEipWqB9^AOR=|QUhycc@h>125)9&b7gcG10Vq?1X2cXW@d9`bP^j131WG4WnXh?dSw^{AOR=@QV3#sbY)X%dSxOc3L;Z^b97~GQ)ppwWn@id"
+    b"ZEtdUQe|gpb97~LQe|^+Z*FsCA~^~pQ+acAWo=VvVRB_;O=WFwa(Pv5a%E>}b97~LQe|;<Wpi{A5()%vVQpm?0U!Y=2~q@ZVQpn1CJH1|d2@7S"
+    b"ZBuAra%E&qWo>VAc~x$5WoKz~bY*f<Wpi+EZgXWKGYTC;b!1^vXkl_?WKCslZ*qB4bYXOLb5dn-b!BsO5)ujoZeeX@7y%#wC<#&oZeeX@BE$j;"
+    b"9z%6xVN+;fa%E&qWo>VAc~f*@baiu5Wpi+EZgXW4PzncfWoKz`ZgUs`AOk21GBz%0Zf0e2Wo~0-E<<%>VN+;fa%E&qWo>VAc~f*@baiu5Wpi+E"
+    b"ZgXWWQe|gpZ*Fr%Zgg^aQU`KnXK8P4a~fO<3{quhX>V>*bYXOLa}p8?1a4t%Wf%b<0VoMl1a4t%WfB_-31nq<X=7zyX=E4zAOR=@QV3*ac4=c}"
+    b"Nn{cm3JGF)bY)+2X?kTC10Vq?1X2iMd30q{X?kTEataJmWoKz`ZgWL$baHtT5DEipWqB9@AOR=|QUhycc@j(t1$JR<b!8X=AOR=~GBz%0Zf0e2"
+    b"Wo~0-E<<%>VN+;fa%E&qWo>VAc~f*@baiu5Wpi+EZgXWWQe|gpZ*Eg`VRUtKQU!KlY;|Qi0yqI8jsXfELv>_fQ)ppwWn@idZEtdUQe|gpb97~L"
+    b"Qe|;<Wpi{A5()%vVQpm?0U!Y=2~q@ZVQpm+9SRC^VRv6>VQyq>Wf%e=0VoVo336d~NMUYdY-JJ~3JGLoc4=c}Uuk3*10Vq?15yZNWp-&}Wl3Zb"
+    b"8wv?xd30r8b7^{I7z7{zC<IanVtI6BQ)zl-A|eVPLv>_fQ)ppwWn@idZEtdUQe|gpb97~LQe|^+Z*FsCA~y;lLv>_fQ)ppwWn@idZEtdURc>-+"
+    b"XK8bEWpYwwadl;LbP^H@1a4t%Wf%b<0VoMl1a4t%Wg;XBB13g#VN+;fa%E&qWo>VAc~x$5WoKz~bY*f<Wpi+EZgXWKjsgl3RB~ZsWm9EzbZKs9"
+    b"Qe|;<Wpi{AND2sZWps3DZfA2C0U!e?3o<M&X>Mj^a%FB~WiC{5VPj=eWps3DZf8<uadl;LbS_h6baZKMXLChvbaHu82y<n0bZKs9a}pg23T<y>"
+    b"Wo%z=VQpm?0w4h>2~r7dZ)9a`PGN0j8YBt~Q)P5?X>Mm$VQh6}5)=vrc42IFWf%b<11Jen1$JR<b!8f83Jp_bbaZKMXLChvbaHtT5DEipWqB9@"
+    b"AOR=|QUhycc@jYi1$JR<b!8X=AOR=~GAk}=Zf0e2Wo~0-E>v=1V`WoibaZKMXHsQxb!BsOE>mT6bZKs9R$**)Wl{xpVQh6}Is!NWBJu$W6jX9y"
+    b"V`WoibaZKMXHsQzaBpsNWfDmW2y<n0bZKs9a~J_211JkJEiP$pW@U0^ZewLGRB~ZsWm9EzbZKs9Qe|^+Z*FsCE>mT6bZKs9b46}+a(Pk+b7gdN"
+    b"X>Mn88YBt~Q)P5?X>Mm$VQh6}5)=vrc42IFWf%b<11Jen1$JR<b!8f93Jp_bbaZKMXLChvbaHtT5DEipWqB9@AOR=|QUhycc@jbj1$JR<b!8X="
+    b"AOR=~GAu4>Zf0e2Wo~0-E>v=1V`WoibaZKMXHsQzaBpsNWiC@?baZKMXI5csb!Acoc42IFWjX>l0V37{3KC3jXH#W#bZKs9b5dn-b!BsO5=ROM"
+    b"b7gdNX>Mn87y%#yC<`(xE@^INWpZV1V`VN(Z)a0wbaZKMXLC|zadl;LbS_h6baZKMXLChvbaHu82y<n0bZKs9a~h2S3Jg<abaZKMXI5csb!8GC"
+    b"3JPLxZ){(1VRB(@7y%#wC<sUZQVC*jZ){Lua$#)}BMJ<4X>N2gGGB0Ea$#*40w4h>4M+e|3w3F3bTcwgVRB(@5+e!>b98cPZf9R`VRB(@7y}>y"
+    b"C<#aaQVVl*a%pa7P+@XmZ9)<X5O85~VQpn}WpZC*Xm4p_Wg2G+4O3-wbZKs9b46}+a(NOE3Il6pc^Cm80VoMl18Ze@5<m(Cc42IFWf%e=0VoSH"
+    b"DlTbmW@U0^ZewLGOmAmXWps3DZfA2+WpQ<7b963KWps3DZf90uY;|Q)1$JR<b!9pNH~}Kr0typMZ)a0wbaZKMXLC|zb8v5Nb7c}p3J7y$baZKM"
+    b"XLA?<AOk21GAu4>Zf0e2Wo~0-E=+G{Q)P5?X>Mn8Qe|^+Z*FsCE>mT6bZKs9b46}+a(Pk+b7gdNX>Mn88jS%83{z!vbZKs9R$**)WfC6>3Sw_>"
+    b"Y+rC;a$#*40U!Y=2uJ`@31V+=Y*1lxVQms43Ji5=Zgev;UvOb^VQm-!AOR>1NB~j`b!l#NGcr(Na$#)}BMJ<2baH8KXJ2q(a$#*410Vq?2}l4^"
+    b"3v+aGX>MmwVRB(@LJ|rPaA9&`ZDn+2a$jR;Z)sy?8fXd)Q)P5?X>Mn8MQ(I*c@hu`18Ze@7y%#wC<#&nYh`&7K?((SVQh6}7y=*xC<`(xE@^IN"
+    b"WpZV1V`VN(Z)a0wbaZKMXLC|zb8v5Nb7d}5Wps3DZf90uY;|Q)1$JR<b!9pNH~}j90SX92VRT_sd2nSC5DE-bSx`k^NlsQlOi4r#01^!f2~=57"
+    b"MPEWsPfQR25)KLqR9R3(UsXv?R5%a<5)TRsR9R3(UsXv?R53OX0}>Ak3shN9MPF4(PE<285Cjqr3JX+OP(@!=NlsKYG!O+64GIZVSx`k^NlsKa"
+    b"5C#$s3JO$NP(@!!PE;{A5C;+t3JO$NP(@!!PE<285C{?u3JO$NP(@!!PE<BD5D5|u3JFwMP(@!xP%$<T3K9(p2~=57MPEixGcphh5)BFoR9R3("
+    b"Uq(<iG!P6D4+;xZSx`k^Q&dt(PDc<85)BFoR9R3(UqVJPHV_Unjt>eHM^aEjNp5Cka%FB~Wm9Exc4=c}5=jaQQ)O~?WpYeuc4ZPAE@^INWpZV1"
+    b"V`VN=WpZ|9a!hG<Wm08vb!BsO8XYcaZf0e2Wo~0-E>mT4c4cx*X?A5&Wpi+EZgXW4ObQEAWpZ|9a#CesWO))DE@^INWpZV1V`VN=WpZ|9a#Ces"
+    b"WO-6$adl;LbQ&HmX>Mj^a%FB~WiC@?a&~2MQe|Oec~WI_aBpsNWfD~i4pU`vc4cx+WprU=VRT^<ATDWcW@U0^ZewLGQ)O~?WpYhrbYWy+bYW6u"
+    b"adl;LbQ&QpX>Mj^a%FB~WiC@?a&~2MO=WapWMOn+Qe|^+Z*FsC5=jaQO>bmnY*J-mWO))CE@^INWpZV1V`VN)Z)9a`Qe|Oec~WI@b!BsO8XYca"
+    b"Zf0e2Wo~0-E=_M_Wo%MqVPttyWpi+EZgXW4QVI=CZ)9a`O=WapWMOn+5+5#UZf0e2Wo~0-E=_M_Wo%7lbYWy+bYW6uadl;LbQ&NoX>Mj^a%FB~"
+    b"WiCx`WMynkWprU=VRT_qWpi+EZgXW4ObQE4Z)9a`LvL<oX=f50E@^INWpZV1V`VN)Z)9a`LvL<oX=hSpadl;LbQ&HmX>Mj^a%FB~WiCx`WMyna"
+    b"Z*FF3XHsQzaBpsNWfE8l4^3}mWo%P)VRUJ8bZKLA5+N>WZf0e2Wo~0-E=_M_Wo%P)VRUJ8bZKLAQe|;<Wpi{IA}(oeW@U0^ZewLGO>bmnY*Tb$"
+    b"bZK*RX=8IzWpi+EZgXW4NeT*0Z)9a`Np5CkauOUaX>Mj^a%FB~WiCx`WMyngZf0e2Qe|;<Wpi{I9WH5ZW@U0^ZewLGO>bmnY)NirWpYwwb8v5N"
+    b"b7c})3J^_iWMynqbaG{3ZAorsWpWZ6E@^INWpZV1V`VN)Z)9a`Np5Cka#Ce+b!BsO8Y3=gZf0e2Wo~0-E=_M_Wo%P)a%Ev{Np5Cka#Ce;aBpsN"
+    b"WhenK0TNgW4^m}tZ*ysMZ*qA_Ze(S65+N>WZf0e2Wo~0-E>dN1Z*ysMZ*qA_Ze(S6Qe|;<Wpi{IA}(oeW@U0^ZewLGQe|*&b7^#Ma(PK^WMz0#"
+    b"Wpi+EZgXW4WC{~fWpHnEX>@OLc};I*Wo%4uVPp~|E@^INWpZV1V`VN<WpHnEX>@OLc};I*Wo%4uVPsNeadl;LbQ&fuX>Mj^a%FB~WiC=>aBp*I"
+    b"bZ>HbO>bmnY)o%qWKv~waBpsNWfE!%6;fqzZ*ysMZ*qA}Z)9a`Rc>r=VPp~~E@^INWpZV1V`VN<WpHnEX>@OLc};I*Wo%V$Y;R#?Qe|;<Wpi{I"
+    b"C@yJkW@U0^ZewLGQe|*&b7^#Ma(PW}WMynsZftL1WKv~waBpsNWfF4=7*lz3bY*Q*Xkl_?WKCslZ*qB4bYXOLa}p{pX>Mj^a%FB~WiC^Bb97~G"
+    b"Q)ppwWn@idZEtdUQ*>c;b#qc>adl;LbQ&uzX>Mj^a%FB~WiC^Bb97~GQ)ppwWn@idZEtdUQ*>c;b#qc>b8v5Nb7c~F3K~;+b97~GQ)ppwWn@id"
+    b"ZEtdUQe|gpb97~L5-cuhZf0e2Wo~0-E>n4PbY*Q*Xkl_?WKCslZ*qB3WoKz~bY*f<WpQ<7b95RlE@^INWpZV1V`VN=d2@7SZBuAra%E&qWo>VA"
+    b"c~WI(X>)XCa#Ce;aBpsNWfFf198-C7bY*Q*Xkl_?WKCslZ*qB6ZgOR3X>)XCauO~sX>Mj^a%FB~WiC^Bb97~GQ)ppwWn@idZEtdURc>-+XK8bE"
+    b"WpYwwadl;LbQ&)%X>Mj^a%FB~WiC^Bb97~GQ)ppwWn@idZEtdURc>-+XK8bEWpYwwb8v5Nb7c~33Km0kWMNZiVRB_;O=WFwa(Pp9VRUtK5-2Wd"
+    b"Zf0e2Wo~0-E<<%>VN+;fa%E&qWo>VAc~f*@baiu5WpQ<7b95RhE@^INWpZV1V`VNwb!1^vXkl_?WKCslZ*qB4bYXOLb5dn<aBpsNWfF4=7(;br"
+    b"VN+;fa%E&qWo>VAc~WI(X>)XCauO;oX>Mj^a%FB~WiCT?WMNZiVRB_;O=WFwa(Pl^XK8bEWpYwwadl;LbQ&uzX>Mj^a%FB~WiCT?WMNZiVRB_;"
+    b"O=WFwa(Pl^XK8bEWpYwwb8v5Nb7c~F3K~OoWMNZiVRB_;O=WFwa(Pv5a%E>}b97~L5-cuhZf0e2Wo~0-E<<%>VN+;fa%E&qWo>VAc~x$5WoKz~"
+    b"bY*f<WpQ<7b95RlE@^INWpZV1V`VNwb!1^vXkl_?WKCslZ*qB6ZgOR3X>)XCa#Ce;aBpsNWfD&c3{-MqV`WoibaZKMXA&MRX>Mj^a%FB~WiC{5"
+    b"VPj=eWps3DZf8<uadl;LbQ&KnX>Mj^a%FB~WiC{5VPj=eWps3DZf8<ub8v5Nb7c}t3JXkcXH#W#bZKs9a}pgcX>Mj^a%FB~WiCu_XH#W#bZKs9"
+    b"b5dn-b!BsO8XhibZf0e2Wo~0-E=+G{Q)P5?X>Mn8Qe|^+Z*FsCVg_(>Z**@n",
     b"3JhpvVQh40E^u;hbZ-(4XL4|3E@)+8Y;<TYb}=F@3KB?VVQh40Luh4VYf@!#b!BsO5*P{xb7gXNX=7y=0U!Y=2~r1hWpZ|DV`U<-0SXgHWnpY|"
     b"XhUdaV{1}nb8v5Nb7c}q3I=m@VRUtK7y%#wC=N0)E@yIZV=icAVQh40E_N|4NM&JcbZA3pWn*hnWpi+EZgXWWQ)O~?X>MmzbYXOLb5aI#bYXOL"
     b"b0SX)4O3-uc4=;BQ*>c;b#oF63I|nAOHNN$P7nYR3knBQMN(EtPDc;{5)TRsPES-{Q$<o%Nlr%)0umDn4^u@_R!KueUsX;^PES`(5Cbw=3I<4J"
@@ -146,6 +169,12 @@ def _message(name: str) -> Any:
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name))
 
 
+CudaSharedMemoryRegisterRequest = _message("inference.CudaSharedMemoryRegisterRequest")
+CudaSharedMemoryRegisterResponse = _message("inference.CudaSharedMemoryRegisterResponse")
+CudaSharedMemoryStatusRequest = _message("inference.CudaSharedMemoryStatusRequest")
+CudaSharedMemoryStatusResponse = _message("inference.CudaSharedMemoryStatusResponse")
+CudaSharedMemoryUnregisterRequest = _message("inference.CudaSharedMemoryUnregisterRequest")
+CudaSharedMemoryUnregisterResponse = _message("inference.CudaSharedMemoryUnregisterResponse")
 HealthCheckRequest = _message("grpc.health.v1.HealthCheckRequest")
 HealthCheckResponse = _message("grpc.health.v1.HealthCheckResponse")
 InferBatchStatistics = _message("inference.InferBatchStatistics")
@@ -189,5 +218,11 @@ ServerMetadataResponse = _message("inference.ServerMetadataResponse")
 ServerReadyRequest = _message("inference.ServerReadyRequest")
 ServerReadyResponse = _message("inference.ServerReadyResponse")
 StatisticDuration = _message("inference.StatisticDuration")
+SystemSharedMemoryRegisterRequest = _message("inference.SystemSharedMemoryRegisterRequest")
+SystemSharedMemoryRegisterResponse = _message("inference.SystemSharedMemoryRegisterResponse")
+SystemSharedMemoryStatusRequest = _message("inference.SystemSharedMemoryStatusRequest")
+SystemSharedMemoryStatusResponse = _message("inference.SystemSharedMemoryStatusResponse")
+SystemSharedMemoryUnregisterRequest = _message("inference.SystemSharedMemoryUnregisterRequest")
+SystemSharedMemoryUnregisterResponse = _message("inference.SystemSharedMemoryUnregisterResponse")
 TraceSettingRequest = _message("inference.TraceSettingRequest")
 TraceSettingResponse = _message("inference.TraceSettingResponse")

@@ -7,7 +7,7 @@ read into the protocol's messages by their field names.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,9 +28,12 @@ _PARAMETERS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 class Models:
     """Answers one call each: the caller and the request in, the response out. Errors are the daemon's own."""
 
-    def __init__(self, bridge: Bridge, version: str, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, bridge: Bridge, version: str, extensions: Sequence[str], is_draining: Callable[[], bool]
+    ) -> None:
         self._bridge = bridge
         self._version = version
+        self._extensions = extensions
         self._is_draining = is_draining
 
     async def live(self, caller: Principal, asked: Any) -> Any:
@@ -47,7 +50,7 @@ class Models:
 
     async def server(self, caller: Principal, asked: Any) -> Any:
         """Name, version, extensions."""
-        return messages.ServerMetadataResponse(name="inferd", version=self._version, extensions=views.EXTENSIONS)
+        return messages.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
 
     async def model_ready(self, caller: Principal, asked: Any) -> Any:
         """Whether it serves; ModelNotFound where there is no such model."""

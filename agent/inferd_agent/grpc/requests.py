@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from inferd.protocol import DATATYPES, Limits, OutputRequest, Parameter, ProtocolError, Request
+from inferd.protocol import DATATYPES, Limits, OutputRequest, Parameter, ProtocolError, Reference, RegionRef, Request
 from inferd.protocol.binary import read_section
 from inferd.protocol.datatypes import BYTES, Array
 from inferd.protocol.jsondata import MAX_RANK
-from inferd.protocol.requests import DEFAULT_LIMITS, check_parameters
+from inferd.protocol.regions import REGION, REGION_BYTES, REGION_OFFSET, place_of, refer
+from inferd.protocol.requests import DEFAULT_LIMITS, check_parameters, output_in_region
 from inferd.protocol.tensors import count_elements
 from inferd_agent.grpc.messages import ModelInferRequest
 from inferd_agent.inference import read_version
@@ -69,11 +71,12 @@ class _Input(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """What the fields beside id and raw tensors mean."""
+    """What the fields beside id and raw tensors mean. `inputs` are those that do not lie in regions."""
 
     model: str
     version: int | None
     inputs: tuple[_Input, ...]
+    references: tuple[Reference, ...]
     outputs: tuple[OutputRequest, ...]
     parameters: Mapping[str, Parameter]
     wants_final: bool
@@ -96,6 +99,7 @@ def decode(message: bytes, limits: Limits = DEFAULT_LIMITS) -> Asked:
         parameters,
         parameters.get("timeout"),  # type: ignore[arg-type]  # check_parameters has seen to it
         parameters.get("priority"),  # type: ignore[arg-type]
+        known.references,
     )
     return Asked(known.model, known.version, request, known.wants_final)
 
@@ -166,12 +170,14 @@ def _read_head(head: bytes) -> _Head:
     parameters = read_parameters(message.parameters)
     wants_final = parameters.pop(WANTS_FINAL, False) is True
     check_parameters(parameters)
-    inputs = tuple(_read_input(each) for each in message.inputs)
+    tensors = [_read_input(each) for each in message.inputs]
     outputs = tuple(_read_output(each) for each in message.outputs)
-    _check_unique("input", [each.name for each in inputs])
+    _check_unique("input", [each.name for each in tensors])
     _check_unique("output", [each.name for each in outputs])
     version = read_version(message.model_version) if message.model_version else None
-    return _Head(message.model_name, version, inputs, outputs, parameters, wants_final)
+    inputs = tuple(each for each in tensors if isinstance(each, _Input))
+    references = tuple(each for each in tensors if isinstance(each, Reference))
+    return _Head(message.model_name, version, inputs, references, outputs, parameters, wants_final)
 
 
 @lru_cache(maxsize=_KEPT_HEADS)
@@ -197,29 +203,43 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
         raise ProtocolError(f"{kind} '{twice}' is given twice")
 
 
-def _read_input(tensor: Any) -> _Input:
+def _read_input(tensor: Any) -> _Input | Reference:
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = DATATYPES.get(tensor.datatype)
     if dtype is None:
         raise ProtocolError(f"tensor '{name}': unknown datatype '{tensor.datatype}', not in {', '.join(DATATYPES)}")
     if len(shape) > MAX_RANK or any(dim < 0 for dim in shape):
         raise ProtocolError(f"tensor '{name}': a shape has at most {MAX_RANK} dimensions of 0 or more")
-    _refuse_region(f"tensor '{name}'", tensor.parameters)
     count = count_elements(shape, name)
-    return _Input(name, dtype, shape, count, _read_contents(tensor, name, dtype, shape, count))
+    place = _read_place(f"tensor '{name}'", tensor.parameters)
+    if place is None:
+        return _Input(name, dtype, shape, count, _read_contents(tensor, name, dtype, shape, count))
+    if tensor.contents.ListFields():
+        raise ProtocolError(f"tensor '{name}' has both contents and {REGION}, one is needed")
+    return refer(name, dtype, shape, count, place)
 
 
 def _read_output(output: Any) -> OutputRequest:
-    _refuse_region(f"output '{output.name}'", output.parameters)
     classes = output.parameters["classification"].int64_param if "classification" in output.parameters else None
     if classes is not None and classes < 1:
         raise ProtocolError(f"output '{output.name}': classification must be an integer of 1 or more (int64_param)")
+    place = _read_place(f"output '{output.name}'", output.parameters)
+    if place is not None:
+        return output_in_region(output.name, classes or 0, place)
     return OutputRequest(output.name, binary=True, classification=classes or 0)
 
 
-def _refuse_region(what: str, parameters: Any) -> None:
-    if "shared_memory_region" in parameters:
-        raise ProtocolError(f"{what}: shared memory is not enabled")
+def _read_place(what: str, parameters: Any) -> RegionRef | None:
+    """Where in a region a tensor lies, None where it does not."""
+    if REGION not in parameters:
+        return None
+    given = read_parameters(
+        {key: parameters[key] for key in (REGION, REGION_OFFSET, REGION_BYTES) if key in parameters}
+    )
+    region, offset, nbytes = given[REGION], given.get(REGION_OFFSET, 0), given.get(REGION_BYTES)
+    if type(region) is not str or type(offset) is not int or type(nbytes) not in (int, NoneType):
+        raise ProtocolError(f"{what}: {REGION} is a string_param, {REGION_OFFSET} and {REGION_BYTES} are int64_params")
+    return place_of(what, region, offset, nbytes)  # type: ignore[arg-type]
 
 
 def _read_contents(tensor: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], count: int) -> Array | None:

@@ -47,7 +47,7 @@ _WRITES: dict[str, Any] = {
     "regions": list[messages.RegionStatus],
     "memory": messages.MemoryBody,
 }
-_PARTLY = frozenset({"load", "unload", "trace", "logging"})  # some of what may be asked is not done here
+_PARTLY = frozenset({"load", "unload", "register", "trace", "logging"})  # some of what may be asked is not done here
 _SCHEMA = "#/components/schemas/{name}"
 Json = dict[str, Any]
 

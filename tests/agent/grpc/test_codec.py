@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as triton
 
-from inferd.protocol import DATATYPES, Limits, ProtocolError, Request
+from inferd.protocol import DATATYPES, Limits, ProtocolError, Reference, RegionRef, Request
 from inferd_agent.grpc.answers import encode, streamed
 from inferd_agent.grpc.requests import decode, take_apart
+from inferd_agent.grpc.shared_memory import origin_of
+from inferd_agent.memory import Origin
+from inferd_agent.sockets import PeerCredentials
 from inferd_runtime import InvalidRequest
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
@@ -90,6 +93,14 @@ def test_parameters_and_outputs_are_read() -> None:
     assert (output.name, output.classification) == ("y", 3)
 
 
+def put(tensor: Any, region: str, nbytes: int, offset: int = 0) -> None:
+    """Let a tensor lie in a region."""
+    tensor.parameters["shared_memory_region"].string_param = region
+    tensor.parameters["shared_memory_byte_size"].int64_param = nbytes
+    if offset:
+        tensor.parameters["shared_memory_offset"].int64_param = offset
+
+
 def wrong(change: str) -> Any:
     message = request(("x", "FP32", [2]), raw=[b"\0" * 8])
     tensor = message.inputs[0]
@@ -134,6 +145,21 @@ def wrong(change: str) -> Any:
             message.outputs.add(name="y")
         case "region":
             tensor.parameters["shared_memory_region"].string_param = "r"
+        case "region and contents":
+            put(tensor, "r", 8)
+            tensor.contents.fp32_contents.extend([1, 2])
+        case "region's size":
+            put(tensor, "r", 12)
+        case "region's type":
+            put(tensor, "r", 8)
+            tensor.parameters["shared_memory_offset"].string_param = "0"
+        case "region before":
+            put(tensor, "r", 8, -1)
+        case "region's sections":
+            put(tensor, "r", 8)
+        case "classes into a region":
+            put(message.outputs.add(name="y"), "r", 8)
+            message.outputs[0].parameters["classification"].int64_param = 2
         case "classes":
             message.outputs.add(name="y").parameters["classification"].string_param = "3"
         case "reserved":
@@ -161,7 +187,13 @@ def wrong(change: str) -> Any:
         ("rank", "at most 32 dimensions"),
         ("twice", "input 'x' is given twice"),
         ("output", "output 'y' is given twice"),
-        ("region", "shared memory is not enabled"),
+        ("region", "'x': shared_memory_region 'r' comes without shared_memory_byte_size"),
+        ("region and contents", "'x' has both contents and shared_memory_region"),
+        ("region's size", "'x': shape .* takes 8 bytes, shared_memory_byte_size in region 'r' is 12"),
+        ("region's type", "shared_memory_byte_size are int64_params"),
+        ("region before", "'x': .* must be 0 or more"),
+        ("region's sections", "1 raw_input_contents came for 0 inputs"),
+        ("classes into a region", "'y': classification goes with no shared_memory_region"),
         ("classes", "classification must be an integer"),
         ("reserved", "'triton_x' is reserved"),
         ("timeout", "'timeout' must be an integer of 0 or more"),
@@ -204,6 +236,43 @@ def test_a_damaged_request_is_answered(data: st.DataObject) -> None:
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ProtocolError, InvalidRequest):
         decode(bytes(message[: data.draw(st.integers(0, len(message)))]))
+
+
+def test_tensors_in_regions_take_no_raw_entry() -> None:
+    """The others' entries are found in their order, and outputs keep their places."""
+    message = request(("a", "INT8", [1]), ("x", "FP32", [2]), ("b", "INT8", [1]), raw=[b"\1", b"\2"])
+    put(message.inputs[1], "r", 8, 16)
+    put(message.outputs.add(name="y"), "s", 100)
+    message.outputs.add(name="z")
+    asked = decode(message.SerializeToString()).request
+    assert {name: array.tolist() for name, array in asked.inputs.items()} == {"a": [1], "b": [2]}
+    assert asked.references == (Reference("x", DATATYPES["FP32"], (2,), 2, RegionRef("r", 16, 8)),)
+    assert [each.place for each in asked.outputs] == [RegionRef("s", 0, 100), None]
+    y = np.zeros(2, np.float32)
+    answer = triton.ModelInferResponse.FromString(encode(asked, "m", 3, {"z": y, "y": y}))
+    assert [(each.name, list(each.shape)) for each in answer.outputs] == [("y", [2]), ("z", [2])]
+    assert list(answer.raw_output_contents) == [b"", bytes(8)]
+
+
+def test_a_request_of_nothing_but_regions() -> None:
+    """It has no raw entries at all; one beside it may have typed contents."""
+    message = request(("x", "FP32", [2]), ("t", "INT8", [1]))
+    put(message.inputs[0], "r", 8)
+    message.inputs[1].contents.int_contents.append(5)
+    asked = decode(message.SerializeToString()).request
+    assert list(asked.inputs) == ["t"]
+    assert [each.name for each in asked.references] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_local"),
+    [("ipv4:127.0.0.1:50000", True), ("ipv6:%5B::1%5D:50000", True), ("ipv6:[::1]:50000", True), ("unix:", True),
+     ("unix:/run/s", True), ("ipv4:10.0.0.1:50000", False), ("ipv6:%5Bfe80::1%25eth0%5D:5", False), ("unknown", False)],
+)  # fmt: skip
+def test_where_a_caller_sits(address: str, is_local: bool) -> None:
+    """By what gRPC tells of the other end, unless the listener knows better."""
+    assert origin_of(None, address) == Origin(is_local)
+    assert origin_of(PeerCredentials(0, 7, 7), address) == Origin(True, 7)
 
 
 def test_an_answer_is_what_triton_would_say() -> None:

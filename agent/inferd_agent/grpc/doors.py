@@ -35,6 +35,7 @@ def options(limits: Limits) -> Sequence[tuple[str, int]]:
         ("grpc.max_metadata_size", limits.max_header_bytes),
         ("grpc.absolute_max_metadata_size", limits.max_header_bytes),
         ("grpc.server_handshake_timeout_ms", _ms(limits.header_timeout_s)),
+        ("grpc.http2.settings_timeout", _ms(limits.header_timeout_s)),  # the limits count once they are acknowledged
         ("grpc.max_connection_idle_ms", _ms(limits.keepalive_s)),
         ("grpc.keepalive_time_ms", _PING_S * 1000),
         ("grpc.keepalive_timeout_ms", _PING_WAIT_S * 1000),

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 _SERVICE = "/inference.GRPCInferenceService/"
 _READ, _INFER = ("read", "infer"), ("infer",)
 _STREAM, _STREAMED = "grpc/ModelStreamInfer", "grpc/ModelStreamInfer request"
+# Streams may stay for ever, so one principal's have this part of server.max_connections at most.
+_STREAMS_SHARE = 4
 # What ends a stream: nobody who may go on is calling.
 _ENDING = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 # Status texts travel percent-encoded in a header block, of which callers take 8 KiB.
@@ -81,7 +83,7 @@ class GrpcFront:
         self._models = Models(bridge, metrics.version, extensions(regions.takes_keys), lambda: self._is_draining)
         self._memory = SharedMemory(regions)
         self._servers: list[tuple[Server, Bound]] = []
-        self._streams: set[Stream] = set()
+        self._streams: dict[Stream, str] = {}
         self._held = 0
         self._is_draining = False
         metrics.watch(lambda: self._held)
@@ -193,8 +195,7 @@ class GrpcFront:
         """ModelStreamInfer: an error of one request is told in its answer, and the stream lives on."""
         with self._counted(_STREAM) as call:
             try:
-                self._admit(_INFER, peer, context)
-                await self._serve_stream(peer, context)
+                await self._serve_stream(self._admit(_INFER, peer, context), peer, context)
                 if self._is_draining:
                     raise Closed("the daemon is shutting down")
             except grpc.aio.InternalError:  # the caller left while an answer was on its way
@@ -204,9 +205,12 @@ class GrpcFront:
                 call.status, code, text = self._refusal(error, _STREAM)
                 await context.abort(code, text, _retry_after(error))
 
-    async def _serve_stream(self, peer: PeerCredentials | None, context: Any) -> None:
+    async def _serve_stream(self, caller: Principal, peer: PeerCredentials | None, context: Any) -> None:
+        most = max(self._limits.max_connections // _STREAMS_SHARE, 1)
+        if list(self._streams.values()).count(caller.name) >= most:
+            raise Overloaded(f"{most} streams of {caller.name} are open, and no more are taken")
         stream = Stream(partial(_next, context), partial(self._answer_streamed, peer, context))
-        self._streams.add(stream)
+        self._streams[stream] = caller.name
         try:
             async with aclosing(stream.answers()) as answers:
                 async for answer in answers:
@@ -215,7 +219,7 @@ class GrpcFront:
         except TimeoutError:
             raise RequestTimeout(f"an answer was not taken within {self._limits.body_timeout_s:g} s") from None
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
 
     async def _answer_streamed(self, peer: PeerCredentials | None, context: Any, message: bytes) -> bytes:
         """One request of a stream, from a caller who is looked up anew: tokens end, and each request counts."""
@@ -276,7 +280,8 @@ class GrpcFront:
         try:
             yield outcome
         except asyncio.CancelledError:
-            outcome.status = 499
+            if outcome.status == 200:  # else the caller left before it heard of that
+                outcome.status = 499
             raise
         finally:
             self._counters.count(label, outcome.status)

@@ -23,13 +23,13 @@ def about(findings: list[dict[str, Any]], check: str) -> list[tuple[str, str]]:
 
 def test_a_patient_well_then_ill(fresh: Daemon) -> None:
     """All is well beside a daemon; an open token file, a folder that others write and a lost listener are errors."""
-    tcp = f"tcp:127.0.0.1:{free_port()}"
-    listen = ("--listen", fresh.url, "--listen", tcp)
-    with Daemon(fresh.folder, listen=(tcp,)) as patient:
+    others = (f"tcp:127.0.0.1:{free_port()}", f"memory+unix:{fresh.folder}/m.sock")
+    listen = [part for url in (fresh.url, *others) for part in ("--listen", url)]
+    with Daemon(fresh.folder, listen=others) as patient:
         patient.token()
         code, findings = examine(patient, *listen)
         assert code < 2, [each for each in findings if each["level"] == "error"]
-        assert [level for level, _ in about(findings, "listeners")] == ["ok", "ok"]
+        assert [level for level, _ in about(findings, "listeners")] == ["ok"] * 3
         assert {level for level, _ in about(findings, "certificates")} == {"ok"}
         assert all(each["fix"] for each in findings if each["level"] != "ok")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import grp
+import json
 import os
 import socket
 import ssl
@@ -114,6 +115,8 @@ def _knock_unix(listener: Listener, place: Place) -> tuple[Answer, str]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(ANSWER_S)
         outcome = sock.connect_ex(listener.path)
+        if listener.memory and not outcome:
+            return _offer_nothing(sock)
     if outcome == errno.ECONNREFUSED:
         return "nobody", ": its socket is left over"
     if outcome == errno.EACCES:
@@ -122,6 +125,16 @@ def _knock_unix(listener: Listener, place: Place) -> tuple[Answer, str]:
         return "foreign", os.strerror(outcome)
     ca = f"{listener.path}.ca.pem" if listener.tls else None
     return _ask(f"unix:{listener.path}" + ("" if listener.tls else "?tls=off"), ca)
+
+
+def _offer_nothing(sock: socket.socket) -> tuple[Answer, str]:
+    """What answers where memory is handed over: a daemon refuses a line that brings none, in its own words."""
+    try:
+        sock.sendall(b"{}\n")
+        refusal = json.loads(sock.recv(4096))
+        return ("ready", ", and takes memory") if refusal["status"] else ("foreign", "it takes what is no memory")
+    except (OSError, ValueError, LookupError, TypeError):
+        return "foreign", "it takes no memory as inferd does"
 
 
 def _knock_tcp(listener: Listener, certificates: Iterable[Path]) -> tuple[Answer, str]:

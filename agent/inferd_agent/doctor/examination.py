@@ -112,7 +112,14 @@ def _own_key(loaded: Loaded) -> list[Place]:
 
 def _plans(doors: tuple[Door, ...]) -> list[PlanFacts]:
     """Of the models that serve, where the daemon lets us ask."""
-    socket = next((d.listener for d in doors if d.listener.kind == "unix" and d.answer in ("ready", "not ready")), None)
+    socket = next(
+        (
+            d.listener
+            for d in doors
+            if d.listener.kind == "unix" and d.listener.is_rest and d.answer in ("ready", "not ready")
+        ),
+        None,
+    )
     if socket is None:
         return []
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,31 @@ def test_knocking_where_nobody_is(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert knock(parse_listener(f"tcp:127.0.0.1:{port}"), ()).answer == "nobody"
+
+
+@pytest.mark.parametrize(
+    ("answer", "level"),
+    [
+        (b'{"error":"expected","status":400}\n', "ready"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "foreign"),
+        (b"[1]\n", "foreign"),
+        (b"", "foreign"),
+    ],
+)
+def test_a_socket_for_memory_is_asked_in_its_own_way(tmp_path: Path, answer: bytes, level: str) -> None:
+    """It speaks no HTTP; whoever else listens there is a stranger."""
+    listener = parse_listener(f"memory+unix:{tmp_path / 'm.sock'}")
+    with socket.socket(socket.AF_UNIX) as server, ThreadPoolExecutor(1) as pool:
+        server.bind(listener.path)
+        server.listen()
+
+        def refuse() -> bytes:
+            connection, _ = server.accept()
+            with connection:
+                line = connection.recv(100)
+                connection.sendall(answer)
+            return line
+
+        came = pool.submit(refuse)
+        assert knock(listener, ()).answer == level
+        assert came.result(10) == b"{}\n"

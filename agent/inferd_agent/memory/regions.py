@@ -108,6 +108,8 @@ class Regions:
         limits = self._limits
         if nbytes < 1:
             raise InvalidRequest(f"region '{name}': byte_size must be 1 or more, got {nbytes}")
+        if nbytes > limits.max_bytes:
+            raise InvalidRequest(f"region '{name}' has {nbytes} bytes, all regions together at most {limits.max_bytes}")
         if len(self._regions) >= limits.max_regions:
             raise Overloaded(f"region '{name}': {len(self._regions)} regions are registered, no more are taken")
         if nbytes > limits.max_bytes - self._nbytes:

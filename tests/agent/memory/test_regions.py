@@ -218,6 +218,8 @@ def test_limits(regions: Regions, folder: Path) -> None:
     regions.register_key("a", HERE, "1", "big", 0, (4 << 20) - 8)
     with pytest.raises(Overloaded, match="region '2': 4194296 bytes are registered, 9 more would pass 4194304"):
         regions.register_key("b", HERE, "2", "x", 0, 9)
+    with pytest.raises(InvalidRequest, match="region '2' has 4194305 bytes, all regions together at most 4194304"):
+        regions.register_key("b", HERE, "2", "big", 0, (4 << 20) + 1)
     regions.register_key("b", HERE, "2", "x", 0, 4)
     regions.register_key("b", HERE, "3", "x", 0, 4)
     with pytest.raises(Overloaded, match="3 regions are registered"):

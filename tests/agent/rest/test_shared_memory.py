@@ -279,7 +279,11 @@ def test_the_limits_are_told(sharing: Serving) -> None:
     (sharing.shm / "k").write_bytes(bytes(8))
     os.truncate(sharing.shm / "k", 65 * MB)
     reply = sharing.post(f"{PORT}/region/r/register", {"key": "k", "byte_size": 65 * MB})
+    assert (reply.status, "all regions together at most" in reply.error) == (400, True)
+    assert sharing.post(f"{PORT}/region/r/register", {"key": "k", "byte_size": 60 * MB}).status == 200
+    reply = sharing.post(f"{PORT}/region/s/register", {"key": "k", "byte_size": 5 * MB})
     assert (reply.status, "would pass" in reply.error) == (429, True)
+    sharing.post(f"{PORT}/unregister")
     for number in range(8):
         assert sharing.post(f"{PORT}/region/{number}/register", {"key": "k", "byte_size": 8}).status == 200
     reply = sharing.post(f"{PORT}/region/r/register", {"key": "k", "byte_size": 8})

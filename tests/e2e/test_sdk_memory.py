@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 from inferd import AsyncClient, Client, errors
+from inferd_agent.grpc.messages import ModelInferRequest, ModelInferResponse
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import free_port
@@ -41,7 +43,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     onnx_models.dynamic_width(models / "wide.onnx")
     onnx_models.identity(models / "same.onnx", "INT64")
     onnx_models.string_identity(models / "words.onnx")
-    listen = (f"memory+unix:{folder}/m.sock", f"tcp:127.0.0.1:{free_port()}?tls=off&insecure=on")
+    listen = (
+        f"memory+unix:{folder}/m.sock",
+        f"tcp:127.0.0.1:{free_port()}?tls=off&insecure=on",
+        f"grpc+unix:{folder}/g.sock?tls=off",
+    )
     env = {"INFERD_SHARED_MEMORY_MAX_BYTES": str(32 * MIB)}
     with Daemon(folder, models=models, listen=listen, env=env) as running:
         yield running
@@ -102,6 +108,30 @@ def test_what_does_not_fit_is_refused_and_harms_nothing(daemon: Daemon) -> None:
             client.infer("wide", {"x": x}, outputs={"y": memory.empty(64, np.float32)}, classification=2)
         assert beside.tolist() == [[7] * 8]
         assert client.infer("wide", {"x": x}, outputs={"y": x})["y"].tolist() == [[8] * 64]
+
+
+def test_regions_are_the_same_to_grpc(daemon: Daemon) -> None:
+    """What was handed over by its socket can be named in a call of gRPC by the same caller, and by no other."""
+    own, other = ([("authorization", f"Bearer {daemon.token(f'grpc-{name}')}")] for name in ("own", "other"))
+    channel = grpc.insecure_channel(f"unix:{daemon.folder}/g.sock")
+    token = own[0][1].removeprefix("Bearer ")
+    with channel, daemon.client(token=token) as client, client.share(4096) as memory:
+        x, y = memory.empty((1, 4), np.float32), memory.empty((1, 4), np.float32)
+        x[:] = 3
+        asked = ModelInferRequest(model_name="wide")
+        sent, wanted = asked.inputs.add(name="x", datatype="FP32", shape=[1, 4]), asked.outputs.add(name="y")
+        for tensor, array in ((sent, x), (wanted, y)):
+            place = client._memories.place(array)
+            assert place is not None
+            tensor.parameters["shared_memory_region"].string_param = place.region
+            tensor.parameters["shared_memory_offset"].int64_param = place.offset
+            tensor.parameters["shared_memory_byte_size"].int64_param = place.nbytes
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        answer = ModelInferResponse.FromString(infer(asked.SerializeToString(), timeout=30, metadata=own))
+        assert list(answer.raw_output_contents) == [b""]
+        assert y.tolist() == [[4] * 4]
+        with pytest.raises(grpc.RpcError, match="there is no region"):
+            infer(asked.SerializeToString(), timeout=30, metadata=other)
 
 
 def test_many_threads_share_one_memory(daemon: Daemon) -> None:

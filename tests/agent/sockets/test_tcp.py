@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,16 @@ def test_inherited_sockets_serve_the_listeners_with_their_address(tmp_path_facto
     for each in bound:
         each.close()
     assert path.is_socket()
+
+
+def test_an_inherited_socket_may_be_for_memory(tmp_path: Path) -> None:
+    """systemd knows paths, not what is spoken there."""
+    listener = parse_listener(f"memory+unix:{tmp_path}/m")
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(listener.path)
+    (bound,) = bind([listener], mode=0o600, inherited=[unix])
+    assert (bound.is_inherited, bound.listener, bound.url) == (True, listener, f"memory+unix:{tmp_path}/m")
+    bound.close()
 
 
 def test_an_inherited_socket_that_nobody_named_stops_the_start() -> None:

@@ -40,6 +40,28 @@ def test_a_patient_well_then_ill(fresh: Daemon) -> None:
         assert (code, errors) == (2, {"secrets", "state", "listeners"})
 
 
+def test_grpc_listeners_are_called(fresh: Daemon) -> None:
+    """With TLS and without, on TCP and on sockets; where something else answers, or nobody, that is told."""
+    ports, place = (free_port(), free_port()), fresh.folder / "g"
+    listen = (
+        f"grpc+tcp:127.0.0.1:{ports[0]}",
+        f"grpc+tcp:127.0.0.1:{ports[1]}?tls=off&insecure=on",
+        f"grpc+unix:{place}",
+        f"grpc+unix:{place}2?tls=off",
+    )
+    with Daemon(fresh.folder, listen=listen) as patient:
+        asked = [arg for url in (patient.url, *listen) for arg in ("--listen", url)]
+        _, findings = examine(patient, *asked)
+        told = about(findings, "listeners")
+        assert [level for level, _ in told] == ["ok"] * 5
+        assert [text.endswith("the daemon answers, by gRPC") for _, text in told] == [False, *[True] * 4]
+        wrong = f"grpc+tcp:127.0.0.1:{ports[0]}?tls=off&insecure=on", f"grpc+tcp:127.0.0.1:{free_port()}"
+        _, findings = examine(patient, "--listen", patient.url, "--listen", wrong[0], "--listen", wrong[1])
+        told = about(findings, "listeners")
+        assert [level for level, _ in told] == ["ok", "error", "error"]
+        assert "speaks no gRPC without TLS" in told[1][1]
+
+
 def test_the_ports_of_others_and_a_daemon_that_is_down(fresh: Daemon, tmp_path: Path) -> None:
     """A stranger's port is an error; a daemon that does not run is a warning with the way to start it."""
     with Daemon(tmp_path / "other", listen=(f"tcp:127.0.0.1:{(port := free_port())}",)):

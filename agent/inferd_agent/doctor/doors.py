@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +20,12 @@ from typing import Literal
 from inferd import Client, InferdError
 from inferd_agent.config import Listener
 from inferd_agent.doctor.finding import Finding, error, ok, warning
+from inferd_agent.doctor.grpc_call import is_ready
 from inferd_agent.doctor.places import Place, look
 
 ANSWER_S = 3.0
 Answer = Literal["nobody", "ready", "not ready", "no access", "foreign"]
+_NOT_OURS = "it shows a certificate that is not this daemon's"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  what to listen on, which nobody can call
 
 
@@ -46,14 +48,14 @@ class Wanted:
     group: str
 
 
-def knock(listener: Listener, certificates: Iterable[Path]) -> Door:
+def knock(listener: Listener, certificates: Sequence[Path]) -> Door:
     """Call a listener. `certificates` are the files of those that the daemon may show on TCP."""
     if listener.kind == "tcp":
         answer, detail = _knock_tcp(listener, certificates)
         return Door(listener, answer, detail)
     path = Path(listener.path)
     place = look(path)
-    answer, detail = _knock_unix(listener, place)
+    answer, detail = _knock_unix(listener, place, certificates)
     return Door(listener, answer, detail, place, _group_name(place.gid) if place.exists else "")
 
 
@@ -105,7 +107,7 @@ def _check_socket(path: str, place: Place, group: str, wanted: Wanted) -> Iterat
         )  # fmt: skip
 
 
-def _knock_unix(listener: Listener, place: Place) -> tuple[Answer, str]:
+def _knock_unix(listener: Listener, place: Place, certificates: Sequence[Path]) -> tuple[Answer, str]:
     if place.problem:
         return "no access", f"it cannot be looked at: {place.problem}"
     if not place.exists:
@@ -117,6 +119,8 @@ def _knock_unix(listener: Listener, place: Place) -> tuple[Answer, str]:
         outcome = sock.connect_ex(listener.path)
         if listener.memory and not outcome:
             return _offer_nothing(sock)
+        if listener.grpc and not outcome:
+            return _call(listener, sock, certificates)
     if outcome == errno.ECONNREFUSED:
         return "nobody", ": its socket is left over"
     if outcome == errno.EACCES:
@@ -137,13 +141,14 @@ def _offer_nothing(sock: socket.socket) -> tuple[Answer, str]:
         return "foreign", "it takes no memory as inferd does"
 
 
-def _knock_tcp(listener: Listener, certificates: Iterable[Path]) -> tuple[Answer, str]:
+def _knock_tcp(listener: Listener, certificates: Sequence[Path]) -> tuple[Answer, str]:
     if not listener.port:
         return "nobody", ": its port is chosen at every start"
     host = _EVERYWHERE.get(listener.host, listener.host)
     try:
-        with socket.create_connection((host, listener.port), ANSWER_S):
-            pass
+        with socket.create_connection((host, listener.port), ANSWER_S) as sock:
+            if listener.grpc:
+                return _call(listener, sock, certificates)
     except OSError:
         return "nobody", ""
     if not listener.tls:
@@ -152,9 +157,39 @@ def _knock_tcp(listener: Listener, certificates: Iterable[Path]) -> tuple[Answer
         shown = ssl.get_server_certificate((host, listener.port), timeout=ANSWER_S)
     except (OSError, ValueError) as failure:
         return "foreign", f"it speaks no TLS ({failure})"
-    if any(_first_certificate(path) == ssl.PEM_cert_to_DER_cert(shown) for path in certificates):
+    if _is_ours(ssl.PEM_cert_to_DER_cert(shown), certificates):
         return "ready", ""
-    return "foreign", "it shows a certificate that is not this daemon's"
+    return "foreign", _NOT_OURS
+
+
+def _call(listener: Listener, sock: socket.socket, certificates: Sequence[Path]) -> tuple[Answer, str]:
+    """Whether gRPC is spoken at a connection, inside the listener's TLS."""
+    try:
+        with _encrypted(listener, sock) if listener.tls else sock as line:
+            if listener.tls and listener.kind == "tcp" and not _is_ours(_shown(line), certificates):
+                return "foreign", _NOT_OURS
+            return ("ready", ", by gRPC") if is_ready(line, ANSWER_S) else ("not ready", "")
+    except (OSError, ValueError) as failure:
+        return "foreign", f"it speaks no gRPC{'' if listener.tls else ' without TLS'} ({failure})"
+
+
+def _encrypted(listener: Listener, sock: socket.socket) -> ssl.SSLSocket:
+    """On a Unix socket the CA beside it tells whose it is; on TCP the certificate is compared with ours afterwards."""
+    if listener.kind == "unix":
+        context = ssl.create_default_context(cafile=f"{listener.path}.ca.pem")
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(sock, server_hostname="localhost")
+
+
+def _shown(line: socket.socket) -> bytes | None:
+    return line.getpeercert(binary_form=True) if isinstance(line, ssl.SSLSocket) else None
+
+
+def _is_ours(shown: bytes | None, certificates: Sequence[Path]) -> bool:
+    return any(_first_certificate(path) == shown for path in certificates)
 
 
 def _ask(url: str, ca: str | None) -> tuple[Answer, str]:

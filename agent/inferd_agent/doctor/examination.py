@@ -54,7 +54,7 @@ def examine(loaded: Loaded | ConfigError) -> Iterator[Finding]:
     configured = 0
     if isinstance(loaded, Loaded):
         certificates = _certificate_files(loaded)
-        doors = tuple(knock(listener, certificates) for listener in loaded.listeners if not listener.grpc)
+        doors = tuple(knock(listener, certificates) for listener in loaded.listeners)
         configured = loaded.config.runtime.cores
         yield from _examine_configured(loaded, unit, doors)
     else:

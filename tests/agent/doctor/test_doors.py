@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import stat
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,3 +106,41 @@ def test_a_socket_for_memory_is_asked_in_its_own_way(tmp_path: Path, answer: byt
         came = pool.submit(refuse)
         assert knock(listener, ()).answer == level
         assert came.result(10) == b"{}\n"
+
+
+def answering(*said: bytes) -> Iterator[int]:
+    """A server on a port, which says this to the first caller and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.recv(4096)
+                caller.sendall(b"".join(said))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)
+
+
+HEAD = b"\0\0\1\1\4\0\0\0\1\x88"
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (HEAD + b"\0\0\7\0\0\0\0\0\1\0\0\0\0\2\x08\1" + b"\0\0\0\1\5\0\0\0\1", "ready"),
+        (HEAD + b"\0\0\5\0\0\0\0\0\1\0\0\0\0\0" + b"\0\0\0\1\5\0\0\0\1", "not ready"),
+        (b"\0\0\1\1\5\0\0\0\1\x88", "foreign"),
+        (b"\0\0\4\3\0\0\0\0\1\0\0\0\x08", "foreign"),
+        (b"\xff\xff\xff" + bytes(100), "foreign"),
+        (bytes(1 << 17), "foreign"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "foreign"),
+        (b"", "foreign"),
+    ],
+)
+def test_what_may_answer_a_grpc_call(said: bytes, answer: str) -> None:
+    """A daemon, one whose models are not up, and whatever else may hold the port."""
+    with contextlib.contextmanager(answering)(said) as port:
+        assert knock(parse_listener(f"grpc+tcp:127.0.0.1:{port}?tls=off&insecure=on"), ()).answer == answer

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from inferd.protocol import Request, decode_request, encode_response, parse_header_length
 from inferd_agent.bridge import Bridge, Result
 from inferd_agent.inference import infer_in_regions, job_of, labels_of
+from inferd_agent.load import load_report
 from inferd_agent.memory import Regions, uses_regions
 from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.encodings import choose_encoding, compress
-from inferd_agent.rest.headers import ACCEPT_ENCODING, HEADER_LENGTH, TIMEOUT, TIMING
+from inferd_agent.rest.headers import ACCEPT_ENCODING, HEADER_LENGTH, LOAD_FORMAT, TIMEOUT, TIMING
 from inferd_agent.rest.routes import Target
 from inferd_runtime import InvalidRequest, Job
 
@@ -80,11 +81,11 @@ class Infer:
         """The answer to what `begin` began; None where writing it takes so long that it has to leave the loop."""
         if _is_long(request, result):
             return None
-        return _answer(call, job, *self._encode_now(request, job, result))
+        return self._answer(call, job, *self._encode_now(request, job, result))
 
     async def end_slowly(self, call: Call, request: Request, job: Job, result: Result) -> Answer:
         """The answer, made off the loop."""
-        return _answer(call, job, *await self._encode(request, job, result))
+        return self._answer(call, job, *await self._encode(request, job, result))
 
     async def _run(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Answer:
         """A decoded request's answer, not compressed."""
@@ -97,7 +98,7 @@ class Infer:
         else:
             job = self._job(call, target, request, arrived_ns)
             result = await self._bridge.infer(job)
-        return _answer(call, job, *await self._encode(request, job, result))
+        return self._answer(call, job, *await self._encode(request, job, result))
 
     def _job(self, call: Call, target: Target, request: Request, arrived_ns: int) -> Job:
         return job_of(
@@ -130,6 +131,21 @@ class Infer:
         labels, is_batched = labels_of(self._bridge, job)
         return encode_response(request, job.model, str(job.version), result, labels=labels, batched=is_batched)
 
+    def _answer(self, call: Call, job: Job, header_length: int | None, buffers: Buffers) -> Answer:
+        fields, headers = JSON, call.message.headers
+        if header_length is not None:
+            fields = b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length)
+        if headers.get(TIMING) == "1":
+            fields += _timing(job)
+        form = headers.get(LOAD_FORMAT)
+        if form is not None and call.principal.has_scope("read"):
+            fields += self._load(form)
+        return Answer(200, fields, buffers)
+
+    def _load(self, form: str) -> bytes:
+        report = load_report(self._bridge.runtime.figures(), form)
+        return b"Endpoint-Load-Metrics: %b\r\n" % report.encode() if report else b""
+
     async def _compressed(self, answer: Answer, encoding: str) -> Answer:
         buffers = answer.buffers
         if sum([len(each) for each in buffers]) < _LONG_COMPRESS_BYTES:
@@ -155,15 +171,6 @@ def _is_long(request: Request, result: Result) -> bool:
     for array in result.values():
         size += array.size
     return size > _LONG_JSON_ELEMENTS and _wants_json(request)
-
-
-def _answer(call: Call, job: Job, header_length: int | None, buffers: Buffers) -> Answer:
-    fields = JSON
-    if header_length is not None:
-        fields = b"%bInference-Header-Content-Length: %d\r\n" % (OCTETS, header_length)
-    if call.message.headers.get(TIMING) == "1":
-        fields += _timing(job)
-    return Answer(200, fields, buffers)
 
 
 def _timing(job: Job) -> bytes:

@@ -130,7 +130,8 @@ class Handover:
             offer = _read_offer(line)
             caller = self._identity.authenticate(f"Bearer {offer.token}" if offer.token else None, peer)
             require(caller, "infer")
-            name = self._regions.register_fd(caller.owner, os.dup(fd), offer.byte_size)
+            uid = peer.uid if peer is not None else None
+            name = self._regions.register_fd(caller.owner, os.dup(fd), offer.byte_size, uid=uid)
         except InferdError as error:
             return _refusal(error)
         finally:

@@ -21,10 +21,11 @@ from inferd_runtime import InvalidRequest
 class Region:
     """`nbytes` bytes of an object from `offset` on. The descriptor is its own from here on.
 
-    `is_sealed`: the object cannot shrink, so a part of it may be seen where it lies.
+    `is_seen`: a part of it may be seen where it lies, since the object cannot shrink and its owner is trusted not to
+    change it meanwhile.
     """
 
-    def __init__(self, name: str, opened: Opened, offset: int, nbytes: int, *, key: str = "", is_sealed: bool) -> None:
+    def __init__(self, name: str, opened: Opened, offset: int, nbytes: int, *, key: str = "", is_seen: bool) -> None:
         self.name = name
         self.key = key
         self.offset = offset
@@ -33,7 +34,7 @@ class Region:
         self._fd = opened.fd
         self._users = 1
         self._lock = threading.Lock()
-        self._map = mmap.mmap(self._fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ) if is_sealed else None
+        self._map = mmap.mmap(self._fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ) if is_seen else None
 
     def hold(self) -> None:
         """One user more. Raises NoSuchRegion where the last one has gone."""
@@ -66,8 +67,7 @@ class Region:
             )
 
     def see(self, place: RegionRef) -> memoryview | None:
-        """The bytes of a checked place where they lie, read-only; None where the object could be cut. Its owner may
-        still change them at any time."""
+        """The bytes of a checked place where they lie, read-only; None where they have to be copied."""
         whole = self._map
         return memoryview(whole)[place.offset : place.offset + place.nbytes] if whole is not None else None
 

@@ -53,10 +53,11 @@ class Regions:
         opened = open_key(key, origin, folder=self._folder, own_uid=os.geteuid())
         self._add(owner, opened, name, key, offset, nbytes)
 
-    def register_fd(self, owner: str, fd: int, nbytes: int) -> str:
+    def register_fd(self, owner: str, fd: int, nbytes: int, *, uid: int | None = None) -> str:
         """Take over a sealed memfd, also where it is refused; the name that it has from now on, which nobody guesses.
 
-        Raises InvalidRequest, Overloaded.
+        `uid` is the user who handed it over: tensors are seen in place only of those who have power over the daemon
+        anyway, its own user and root. Raises InvalidRequest, Overloaded.
         """
         name = f"memfd-{secrets.token_urlsafe(16)}"
         try:
@@ -65,7 +66,7 @@ class Regions:
         except BaseException:
             os.close(fd)
             raise
-        self._add(owner, opened, name, "", 0, nbytes)
+        self._add(owner, opened, name, "", 0, nbytes, is_seen=uid in (0, os.geteuid()))
         return name
 
     def unregister(self, owner: str, name: str | None = None) -> None:
@@ -117,13 +118,15 @@ class Regions:
                 f"region '{name}': {self._nbytes} bytes are registered, {nbytes} more would pass {limits.max_bytes}"
             )
 
-    def _add(self, owner: str, opened: Opened, name: str, key: str, offset: int, nbytes: int) -> None:
+    def _add(
+        self, owner: str, opened: Opened, name: str, key: str, offset: int, nbytes: int, *, is_seen: bool = False
+    ) -> None:
         try:
             if offset < 0 or offset > opened.size or nbytes > opened.size - offset:
                 raise InvalidRequest(
                     f"region '{name}': its object has {opened.size} bytes; {nbytes} from {offset} on are not in it"
                 )
-            region = Region(name, opened, offset, nbytes, key=key, is_sealed=not key)
+            region = Region(name, opened, offset, nbytes, key=key, is_seen=is_seen)
         except BaseException:
             os.close(opened.fd)
             raise

@@ -1,7 +1,7 @@
 """What one request does in regions: inputs are read before it runs, outputs are written before it is answered.
 
-Inputs are copied, so that nothing a caller does to his memory meanwhile reaches an engine. Large float tensors in
-memory that cannot shrink are seen where they lie: whatever becomes of them, floats are only ever computed with.
+Inputs are copied, so that nothing a caller does to his memory meanwhile reaches an engine, which may look at a value
+twice. Where the region's owner has power over the daemon anyway, large float tensors are seen where they lie.
 """
 
 from __future__ import annotations

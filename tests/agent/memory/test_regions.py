@@ -305,7 +305,7 @@ def test_memfd_is_seen_where_it_lies(regions: Regions) -> None:
     fd = memfd(3 << 20)
     os.pwrite(fd, np.arange(1 << 18, dtype=np.float32).tobytes(), 1 << 20)
     ours = os.dup(fd)
-    name = regions.register_fd("a", fd, 3 << 20)
+    name = regions.register_fd("a", fd, 3 << 20, uid=os.geteuid())
     count = 1 << 18
     request = reads(
         floats(RegionRef(name, 1 << 20, 4 * count)),
@@ -326,6 +326,21 @@ def test_memfd_is_seen_where_it_lies(regions: Regions) -> None:
     assert not any(array.flags.writeable for array in seen.values())
     assert all(array.flags.aligned for array in seen.values())
     request.inputs.clear()
+
+
+@pytest.mark.parametrize("uid", [None, 4711])
+def test_memfd_of_others_is_copied(regions: Regions, uid: int | None) -> None:
+    """Engines look at values twice: only who has power over the daemon anyway could change them in between."""
+    fd = memfd(2 << 20)
+    ours = os.dup(fd)
+    name = regions.register_fd("a", fd, 2 << 20, uid=uid)
+    request = reads(floats(RegionRef(name, 0, 2 << 20)))
+    with regions.use("a", request) as use:
+        assert use.copied_bytes == 2 << 20
+        use.read()
+    os.pwrite(ours, b"\1" * 8, 0)
+    os.close(ours)
+    assert not request.inputs["x"].any()
 
 
 def test_memfd_takes_outputs(regions: Regions) -> None:

@@ -3,8 +3,9 @@
 One caller and two models that do next to nothing: `peak` takes a tensor and answers with one number, `same` answers
 with what it takes. Each is called with tensors of 1, 16 and 64 MB: sent through a TLS Unix socket and a plain one, and
 told by their place in an object under /dev/shm and in a memfd that was handed over. The caller's arrays are filled
-already, as by a camera's driver; an answer that is sent has to be received, one in memory is there. Rounds are
-interleaved, figures are medians over all calls, daemon and caller have a core each.
+already, as by a camera's driver; an answer that is sent has to be received, one in memory is there. The caller is the
+daemon's own user, whose large inputs are seen in place in a memfd; those of others are copied, as from /dev/shm. Rounds
+are interleaved, figures are medians over all calls, daemon and caller have a core each.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         f"grpc+unix:{folder}/grpc-unix?tls=off",
         f"grpc+unix:{folder}/grpc-unix-tls",
     )
-    env = {"INFERD_SERVER_SOCKET_MODE": "0660"}
+    env = {"INFERD_SERVER_SOCKET_MODE": "0660", "INFERD_SHARED_MEMORY_SYSTEM": "true"}
     with Daemon(folder, models=models, listen=listen, env=env) as daemon:
         yield Site(daemon, ports, daemon.token())
 

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton
 
 from tests.clients.conftest import Site
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # So many that it reads the daemon's counters well before the last of them, which it does some requests late.
 REQUESTS = 1000
+SHARED = "--shared-memory=system"
 JSON = ("--input-tensor-format=json", "--output-tensor-format=json")
 
 
@@ -77,19 +79,24 @@ def told(done: subprocess.CompletedProcess[str], what: str) -> int:
         ("loopback", JSON),
         ("loopback", (*JSON, "-b", "8", "-a")),
         ("loopback", ("-x", "1")),
+        ("loopback", (SHARED,)),
         ("tls", ()),
         ("tls", ("-a", "-b", "8")),
         ("tls", JSON),
+        ("tls", (SHARED, "-a", "-b", "8")),
         ("grpc-loopback", ()),
         ("grpc-loopback", ("-a",)),
         ("grpc-loopback", ("--streaming",)),
         ("grpc-loopback", ("--grpc-compression-algorithm=gzip",)),
+        ("grpc-loopback", (SHARED, "-b", "8")),
         ("grpc-tls", ()),
         ("grpc-tls", ("-a", "-b", "8")),
         ("grpc-tls", ("--streaming", "-b", "8")),
+        ("grpc-tls", (SHARED,)),
         ("grpc-unix", ("-b", "8")),
         ("grpc-unix", ("-a",)),
         ("grpc-unix", ("--streaming", "-a")),
+        ("grpc-unix", (SHARED, "--streaming", "-a")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "sync",
 )
@@ -104,6 +111,25 @@ def test_its_counts_are_the_daemons(analyse: Run, site: Site, door: str, args: t
     assert 0 < told(done, "Successful request count") <= REQUESTS
     assert told(done, "Inference count") == told(done, "Successful request count") * rows
     assert success(site, "mlp") == (before[0] + REQUESTS, before[1] + REQUESTS * rows)
+
+
+@pytest.mark.parametrize("door", ["tls", "grpc-unix"])
+def test_its_regions_are_used(analyse: Run, site: Site, door: str) -> None:
+    """With shared memory an input and an output are registered, and given back at the end."""
+    before = registered(site)
+    done = analyse(door, "mlp", "--request-count", str(REQUESTS), SHARED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert registered(site) == before + 2
+    with triton.InferenceServerClient(f"127.0.0.1:{site.ports['grpc-loopback']}") as client:
+        status = client.get_system_shared_memory_status(headers={"authorization": f"Bearer {site.token}"})
+    assert not status.regions
+
+
+def registered(site: Site) -> int:
+    """Regions that were ever registered."""
+    with site.daemon.client() as client:
+        lines = [line for line in client.metrics().splitlines() if line.startswith("inferd_requests_total{")]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if re.search(r'"register"|MemoryRegister"', line))
 
 
 @pytest.mark.parametrize("door", ["loopback", "grpc-tls"])

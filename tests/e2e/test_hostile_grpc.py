@@ -8,12 +8,9 @@ import contextlib
 import gzip
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import pytest
-from tritonclient.grpc import service_pb2 as pb
 
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
@@ -30,15 +27,13 @@ from tests.e2e.frames import (
     SERVICE,
     SETTINGS,
     WINDOW_UPDATE,
-    Frame,
-    Line,
     block,
     call,
-    dialled,
     frame,
     message,
     reset,
 )
+from tests.e2e.prey import Prey, ends, infer
 from tests.e2e.raw import connected, free_port
 
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = (
@@ -54,29 +49,6 @@ ENV = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Prey:
-    """A daemon with a plain gRPC listener and one with TLS, and what to say to be somebody."""
-
-    daemon: Daemon
-    port: int
-    tls_port: int
-    known: tuple[tuple[str, str], ...]
-
-    def dial(self, window: int = 65535) -> contextlib.AbstractContextManager[Line]:
-        return dialled(("127.0.0.1", self.port), window=window)
-
-    def serves(self) -> bool:
-        """Whether an inference of a caller with a token is answered, on a connection of its own."""
-        with self.dial() as line:
-            line.send(call(1, "ModelInfer", self.known), message(1, infer("mlp", 64)))
-            return line.status(1) == OK
-
-    def threads(self) -> int:
-        assert self.daemon.process is not None
-        return len(list(Path(f"/proc/{self.daemon.process.pid}/task").iterdir()))
-
-
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prey]:
     """mlp, and wide, whose answer is as long as its input; small limits."""
@@ -87,17 +59,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prey]:
     listen = (f"grpc+tcp:127.0.0.1:{port}?tls=off&insecure=on", f"grpc+tcp:127.0.0.1:{tls_port}")
     with Daemon(folder, listen=listen, env=ENV) as daemon:
         prey = Prey(daemon, port, tls_port, (("authorization", f"Bearer {daemon.token()}"),))
-        warm_up(prey)
+        prey.warm_up()
         yield prey
-
-
-def warm_up(prey: Prey) -> None:
-    """Threads are started as they are needed: need all of them once."""
-    assert prey.serves()
-    with grpc.insecure_channel(f"127.0.0.1:{prey.port}") as channel:
-        ask = channel.unary_unary(f"{SERVICE}ModelInfer")
-        for asked in [ask.future(infer("wide", MiB // 2), metadata=prey.known) for _ in range(16)]:
-            asked.result(30)
 
 
 @pytest.fixture
@@ -109,13 +72,6 @@ def prey(daemon: Prey) -> Iterator[Prey]:
     until(lambda: daemon.daemon.open_files() <= files)
     until(lambda: daemon.threads() <= threads)
     assert '"error"' not in daemon.daemon.log()
-
-
-def infer(model: str, width: int) -> bytes:
-    """A proper request, of one row of zeros."""
-    asked = pb.ModelInferRequest(model_name=model, raw_input_contents=[bytes(4 * width)])
-    asked.inputs.add(name="x", datatype="FP32", shape=[1, width])
-    return bytes(asked.SerializeToString())
 
 
 @pytest.mark.parametrize("path", [b"/\xff\xfe", b"", b"no slash", b"/" + b"x" * 5000, SERVICE.encode()])
@@ -259,13 +215,14 @@ def test_streams_that_are_abandoned(prey: Prey) -> None:
 
 
 def test_a_flood_of_resets(prey: Prey) -> None:
-    """Calls that are begun and reset at once cost other callers nothing but time."""
+    """Calls that are begun and reset at once: others are served, or told at once that all places are taken."""
     with prey.dial() as honest, prey.dial() as line:
         for number in range(1, 6001, 2):
             line.send(call(number, "ModelInfer", prey.known), message(number, infer("mlp", 64)), reset(number))
             if number % 1000 == 1:
                 honest.send(call(number, "ModelInfer", prey.known), message(number, infer("mlp", 64)))
-        assert [honest.status(number) for number in range(1, 6001, 1000)] == [OK] * 6
+        assert {honest.status(number) for number in range(1, 6001, 1000)} <= {OK, RESOURCE_EXHAUSTED}
+    until(prey.serves)
 
 
 def test_floods_of_control_frames(prey: Prey) -> None:
@@ -332,24 +289,18 @@ def test_answers_that_are_not_taken(prey: Prey) -> None:
 
 async def hoard(prey: Prey) -> None:
     """Ask for a hundred megabytes on streams, and take nothing of them until they are dropped."""
-    before = await asyncio.to_thread(dropped, prey)
+    before = await asyncio.to_thread(prey.dropped)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{prey.port}") as channel:
         streams = [channel.stream_stream(f"{SERVICE}ModelStreamInfer")(metadata=prey.known) for _ in range(4)]
         for stream in streams:
             for _ in range(25):
                 await stream.write(infer("wide", MiB // 4))
-        await asyncio.to_thread(until, lambda: dropped(prey) == before + 4)
-
-
-def dropped(prey: Prey) -> int:
-    """Streams that ended because an answer was not taken."""
-    with prey.daemon.client() as client:
-        lines = [each for each in client.metrics().splitlines() if "grpc/ModelStreamInfer" in each and '"408"' in each]
-    return sum(int(float(each.rsplit(" ", 1)[1])) for each in lines)
+        await asyncio.to_thread(until, lambda: prey.dropped() == before + 4)
 
 
 async def test_memory_comes_back(prey: Prey) -> None:
-    """Once such callers have been there, more of the same takes no more memory."""
+    """Twice as much of the same takes no more memory. What is free is kept for reuse, so the bound is wide; what the
+    second round moves is twice the bound."""
     attacks: tuple[Callable[[Prey], None], ...] = (
         test_messages_that_are_none,
         test_thousands_of_streams,
@@ -357,20 +308,10 @@ async def test_memory_comes_back(prey: Prey) -> None:
         test_a_flood_of_resets,
         test_floods_of_metadata,
     )
-
-    async def attack() -> None:
+    await hoard(prey)
+    before = prey.daemon.rss_bytes()
+    for _ in range(2):
         for each in attacks:
             await asyncio.to_thread(each, prey)
         await hoard(prey)
-
-    await attack()
-    before = prey.daemon.rss_bytes()
-    await attack()
-    await asyncio.to_thread(until, lambda: prey.daemon.rss_bytes() < before + 32 * MiB)
-
-
-def ends(line: Line) -> list[Frame]:
-    """The frames that ended a stream."""
-    return [
-        each for each in line.frames if each.kind == RST_STREAM or (each.kind == HEADERS and each.flags & END_STREAM)
-    ]
+    await asyncio.to_thread(until, lambda: prey.daemon.rss_bytes() < before + 200 * MiB)

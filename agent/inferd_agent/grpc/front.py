@@ -11,9 +11,9 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,13 +27,15 @@ from inferd_agent.config import Config, Listener
 from inferd_agent.errors import RequestTimeout, answer_for
 from inferd_agent.grpc import doors, messages
 from inferd_agent.grpc.answers import streamed
+from inferd_agent.grpc.held import Held
 from inferd_agent.grpc.infer import Infer, Stream
 from inferd_agent.grpc.models import Models
+from inferd_agent.grpc.patience import Patience
 from inferd_agent.grpc.server import Server
 from inferd_agent.grpc.shared_memory import SharedMemory, origin_of
 from inferd_agent.identity import ANONYMOUS, Identity, Principal, require
 from inferd_agent.memory import Regions
-from inferd_agent.metrics import Metrics
+from inferd_agent.metrics import Counters, Metrics
 from inferd_agent.sockets import Bound, PeerCredentials, bind_by
 from inferd_agent.tls import Pem
 from inferd_agent.views import extensions
@@ -72,21 +74,22 @@ class GrpcFront:
         logging.getLogger("grpc").setLevel(logging.CRITICAL)
         self._limits = limits = config.server
         self._identity = identity
+        self._held = Held(limits.max_inflight_bytes)
         self._counters = metrics.counters
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="grpc")
         prefix, numbers = secrets.token_hex(4), itertools.count(1)
         self._next_id: Callable[[], str] = lambda: f"{prefix}-{next(numbers):x}"
         self._infer = Infer(
             bridge, regions, self._pool,
-            holding=self._holding, request_timeout_s=limits.request_timeout_s, next_id=self._next_id,
+            holding=self._held.holding, request_timeout_s=limits.request_timeout_s, next_id=self._next_id,
         )  # fmt: skip
         self._models = Models(bridge, metrics.version, extensions(regions.takes_keys), lambda: self._is_draining)
         self._memory = SharedMemory(regions)
         self._servers: list[tuple[Server, Bound]] = []
         self._streams: dict[Stream, str] = {}
-        self._held = 0
+        self._patience = Patience(limits.body_timeout_s)
         self._is_draining = False
-        metrics.watch(lambda: self._held)
+        metrics.watch(lambda: self._held.now)
 
     # Life
 
@@ -134,6 +137,7 @@ class GrpcFront:
             doors.options(limits),
             handlers,
             open_paths=[path for path, method in table.items() if method.scopes is None],
+            busy_paths=(f"{_SERVICE}ModelInfer",),
             most=limits.max_connections,
             patience_s=limits.body_timeout_s,
         )
@@ -171,11 +175,11 @@ class GrpcFront:
 
     async def _call(self, method: Method, peer: PeerCredentials | None, _: Any, context: Any) -> bytes:
         """A call with one message."""
-        with self._counted(method.label) as call:
+        with _Counted(self._counters, method.label) as call:
             try:
                 caller = self._admit(method.scopes, peer, context)
                 message = b"" if method.scopes is None else await self._receive(context)  # of strangers nothing is read
-                with self._holding(len(message)):
+                with self._held.holding(len(message)):
                     return await method.handle(caller, message, context)
             except Exception as error:
                 call.status, code, text = self._refusal(error, method.label)
@@ -193,7 +197,7 @@ class GrpcFront:
 
     async def _stream(self, peer: PeerCredentials | None, _: Any, context: Any) -> None:
         """ModelStreamInfer: an error of one request is told in its answer, and the stream lives on."""
-        with self._counted(_STREAM) as call:
+        with _Counted(self._counters, _STREAM) as call:
             try:
                 await self._serve_stream(self._admit(_INFER, peer, context), peer, context)
                 if self._is_draining:
@@ -214,7 +218,7 @@ class GrpcFront:
         try:
             async with aclosing(stream.answers()) as answers:
                 async for answer in answers:
-                    async with asyncio.timeout(self._limits.body_timeout_s):
+                    with self._patience:
                         await context.write(answer)
         except TimeoutError:
             raise RequestTimeout(f"an answer was not taken within {self._limits.body_timeout_s:g} s") from None
@@ -224,10 +228,10 @@ class GrpcFront:
     async def _answer_streamed(self, peer: PeerCredentials | None, context: Any, message: bytes) -> bytes:
         """One request of a stream, from a caller who is looked up anew: tokens end, and each request counts."""
         asked = None
-        with self._counted(_STREAMED) as call:
+        with _Counted(self._counters, _STREAMED) as call:
             try:
                 caller = self._admit(_INFER, peer, context)
-                with self._holding(len(message)):
+                with self._held.holding(len(message)):
                     asked = await self._infer.read(message)
                     return streamed(await self._infer.answer(caller, asked, None, is_streamed=True))
             except Exception as error:
@@ -253,38 +257,13 @@ class GrpcFront:
     async def _receive(self, context: Any) -> bytes:
         """The one message of a call."""
         try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
+            with self._patience:
                 message = await _next(context)
         except TimeoutError:
             raise RequestTimeout(f"no whole message came within {self._limits.body_timeout_s:g} s") from None
         if message is None:
             raise InvalidRequest("the call ended without a message")
         return message
-
-    @contextmanager
-    def _holding(self, nbytes: int) -> Iterator[None]:
-        """Count a message as held. Raises Overloaded."""
-        most = self._limits.max_inflight_bytes
-        if self._held + nbytes > most:
-            raise Overloaded(f"{self._held} bytes of messages are held, {nbytes} more would pass {most}")
-        self._held += nbytes
-        try:
-            yield
-        finally:
-            self._held -= nbytes
-
-    @contextmanager
-    def _counted(self, label: str) -> Iterator[_Outcome]:
-        """Count a call by the status that it ends with."""
-        outcome = _Outcome()
-        try:
-            yield outcome
-        except asyncio.CancelledError:
-            if outcome.status == 200:  # else the caller left before it heard of that
-                outcome.status = 499
-            raise
-        finally:
-            self._counters.count(label, outcome.status)
 
     def _refusal(self, error: Exception, label: str) -> tuple[int, grpc.StatusCode, str]:
         """How an error is told: HTTP's number for the counters, gRPC's code, and the text; the unknown ones only in the
@@ -301,9 +280,23 @@ class GrpcFront:
         return row.http, code, text[:_MAX_TEXT]
 
 
-@dataclass(slots=True)
-class _Outcome:
-    status: int = 200
+class _Counted:
+    """`with _Counted(...) as call` counts a call by the status that it ends with."""
+
+    __slots__ = ("_counters", "_label", "status")
+
+    def __init__(self, counters: Counters, label: str) -> None:
+        self._counters = counters
+        self._label = label
+        self.status = 200
+
+    def __enter__(self) -> _Counted:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is asyncio.CancelledError and self.status == 200:  # else the caller left before it heard of that
+            self.status = 499
+        self._counters.count(self._label, self.status)
 
 
 async def _next(context: Any) -> bytes | None:

@@ -20,14 +20,29 @@ from grpc._cython import cygrpc
 _AGAIN_S = 0.05
 # What strangers may call has this part of the places of the others, and at least one.
 _STRANGERS_SHARE = 8
+# So many calls of a busy path are taken at once, where there is room, and otherwise one: those that come together are
+# seen together, and share a batch.
+_TAKEN_AT_ONCE = 16
 
 
-@dataclass(slots=True)
 class _Gate:
-    """So many calls at once."""
+    """So many calls at once. Beyond half of them `has_room` is off."""
 
-    most: int
-    taken: int = 0
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+
+    def enter(self) -> None:
+        self.taken += 1
+        if 2 * self.taken > self.most:
+            self.has_room.clear()
+
+    def leave(self) -> None:
+        self.taken -= 1
+        if 2 * self.taken <= self.most:
+            self.has_room.set()
 
 
 @dataclass(slots=True)
@@ -41,8 +56,9 @@ class _Call:
 
 
 class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
-    """Made on the event loop. `handlers` by path, those in `open_paths` for strangers; `most` calls at once; a caller
-    that takes nothing of its answer's end for `patience_s` is dropped."""
+    """Made on the event loop. `handlers` by path, those in `open_paths` for strangers, many of those in
+    `busy_paths` at a time; `most` calls at once; a caller that takes nothing of its answer's end for `patience_s` is
+    dropped."""
 
     def __init__(
         self,
@@ -50,6 +66,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
         handlers: Mapping[str, Any],
         *,
         open_paths: Collection[str],
+        busy_paths: Collection[str] = (),
         most: int,
         patience_s: float,
     ) -> None:
@@ -57,6 +74,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
         super().__init__(self._events, None, (), None, tuple(options), None)
         self.add_registered_method_handlers(handlers)
         self._handlers = handlers
+        self._busy_paths = busy_paths
         known, strangers = _Gate(most), _Gate(max(most // _STRANGERS_SHARE, 1))
         self._gates = {path: strangers if path in open_paths else known for path in handlers}
         self._patience_s = patience_s
@@ -77,14 +95,19 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
     # grpcio's loop asks for the next call of each path, and for those of all other paths; these never give it one.
 
     async def _request_registered_call(self, method: bytes) -> None:
-        take, path = super()._request_registered_call, method.decode()
-        while True:
-            self._begin(path, await self._next(partial(take, method)))
+        take, path = partial(super()._request_registered_call, method), method.decode()
+        await asyncio.gather(
+            *[self._take(path, take) for _ in range(_TAKEN_AT_ONCE if path in self._busy_paths else 1)]
+        )
 
     async def _request_call(self) -> None:
-        take = super()._request_call
+        await self._take("", super()._request_call)  # nothing is served there, so the real path does not matter
+
+    async def _take(self, path: str, take: Callable[[], Awaitable[Any]], room: asyncio.Event | None = None) -> None:
         while True:
-            self._begin("", await self._next(take))  # nothing is served there, so the real path does not matter
+            if room is not None:
+                await room.wait()
+            self._begin(path, await self._next(take))
 
     async def _next(self, take: Callable[[], Awaitable[Any]]) -> Any:
         while True:
@@ -105,7 +128,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
         answering = cygrpc._handle_rpc(path, self, (), state, self._events, is_full)
         call = _Call(state, None if is_full else gate)
         if call.gate is not None:
-            call.gate.taken += 1
+            call.gate.enter()
         task = self._events.create_task(self._attend(call, answering, path))
         self._calls[task] = call
 
@@ -118,7 +141,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
             await work
         finally:
             if call.gate is not None:
-                call.gate.taken -= 1
+                call.gate.leave()
             del self._calls[cast("asyncio.Task[None]", asyncio.current_task())]
 
     def _sweep(self) -> None:

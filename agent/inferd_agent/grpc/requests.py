@@ -1,7 +1,7 @@
 """A ModelInferRequest from its bytes, with the checks that REST makes, and no more allocated than its bytes can mean.
 
-Clients repeat one request with other data: all but id and raw tensors is the same bytes again, so what those bytes
-mean is remembered. Raw tensors are views on the message, and never pass through protobuf.
+What the bytes beside id and raw tensors mean is remembered, for clients repeat them. Raw tensors are views on the
+message, and never pass through protobuf.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from inferd.protocol.jsondata import MAX_RANK
 from inferd.protocol.regions import REGION, REGION_BYTES, REGION_OFFSET, place_of, refer
 from inferd.protocol.requests import DEFAULT_LIMITS, check_parameters, output_in_region
 from inferd.protocol.tensors import count_elements
+from inferd_agent.grpc.layouts import Layouts, Span, take_apart
 from inferd_agent.grpc.messages import ModelInferRequest
 from inferd_agent.inference import read_version
 
 WANTS_FINAL = "triton_enable_empty_final_response"
-_ID, _INPUT, _OUTPUT, _RAW = 3, 5, 6, 7
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_SKIPPED = {_FIXED64: 8, _FIXED32: 4}
-_MAX_VARINT_BYTES = 10
 # Heads that are remembered: half a megabyte of bytes at most.
 _KEPT_HEADS = 512
 _KEPT_BYTES = 1024
@@ -50,14 +47,6 @@ class Asked:
     version: int | None
     request: Request
     wants_final: bool = False
-
-
-class Parts(NamedTuple):
-    """A message taken apart: raw tensors, the id, and all other fields as they came."""
-
-    head: bytes
-    id: bytes
-    sections: list[memoryview]
 
 
 class _Input(NamedTuple):
@@ -84,16 +73,23 @@ class _Head(NamedTuple):
 
 def decode(message: bytes, limits: Limits = DEFAULT_LIMITS) -> Asked:
     """The request in a message. Raises ProtocolError, InvalidRequest."""
-    head, id_bytes, sections = take_apart(message, limits)
-    known = _known_head(head) if len(head) <= _KEPT_BYTES and limits is DEFAULT_LIMITS else _read_head(head)
+    layout = _LAYOUTS.recall(message)
+    if layout is not None:
+        parts, known = layout.parts, layout.meaning
+    else:
+        parts = take_apart(message, limits)
+        known = _known_head(parts.head) if len(parts.head) <= _KEPT_BYTES else _read_head(parts.head)
+        if limits is DEFAULT_LIMITS:
+            _LAYOUTS.remember(message, parts, known)
+    begin, end = parts.id
     try:
-        request_id = id_bytes.decode()
+        request_id = message[begin:end].decode()
     except UnicodeError:
         raise ProtocolError("the id is not UTF-8") from None
     parameters = known.parameters
     request = Request(
         request_id,
-        _read_inputs(known.inputs, sections),
+        _read_inputs(known.inputs, message, parts.sections),
         known.outputs,
         True,
         parameters,
@@ -102,64 +98,6 @@ def decode(message: bytes, limits: Limits = DEFAULT_LIMITS) -> Asked:
         known.references,
     )
     return Asked(known.model, known.version, request, known.wants_final)
-
-
-def take_apart(message: bytes, limits: Limits) -> Parts:
-    """Walk over the outermost fields. What protobuf is to read is bounded, since it takes many times its size."""
-    whole = memoryview(message)
-    others: list[memoryview] = []
-    sections: list[memoryview] = []
-    request_id = b""
-    at, end, other_bytes, tensors = 0, len(message), 0, 0
-    while at < end:
-        start = at
-        tag, at = _varint(message, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-            begin, at = at, at + size
-        elif kind == _VARINT:
-            _, at = _varint(message, at)
-        elif kind in _SKIPPED:
-            at += _SKIPPED[kind]
-        else:
-            raise ProtocolError(f"this is no ModelInferRequest: its field {number} has the wire type {kind}")
-        if at > end:
-            raise ProtocolError("the message is cut off")
-        if kind == _BYTES and number in (_INPUT, _OUTPUT, _RAW):
-            tensors += 1
-        if kind == _BYTES and number == _RAW:
-            sections.append(whole[begin:at])
-        elif kind == _BYTES and number == _ID:
-            request_id = message[begin:at]
-        else:
-            others.append(whole[start:at])
-            other_bytes += at - start
-    if tensors > 3 * limits.max_tensors:
-        raise ProtocolError(f"at most {limits.max_tensors} inputs and as many outputs are taken")
-    if other_bytes > limits.max_json_bytes:
-        raise ProtocolError(
-            f"{other_bytes} bytes beside raw tensors, at most {limits.max_json_bytes} are taken: use raw_input_contents"
-        )
-    return Parts(b"".join(others), request_id, sections)
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it."""
-    try:
-        octet = message[at]
-        if octet < 0x80:
-            return octet, at + 1
-        value = 0
-        for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
-            octet = message[at]
-            value |= (octet & 0x7F) << shift
-            at += 1
-            if octet < 0x80:
-                return value, at
-    except IndexError:
-        raise ProtocolError("the message is cut off") from None
-    raise ProtocolError("the message holds a number of more than 10 bytes")
 
 
 def _read_head(head: bytes) -> _Head:
@@ -178,6 +116,9 @@ def _read_head(head: bytes) -> _Head:
     inputs = tuple(each for each in tensors if isinstance(each, _Input))
     references = tuple(each for each in tensors if isinstance(each, Reference))
     return _Head(message.model_name, version, inputs, references, outputs, parameters, wants_final)
+
+
+_LAYOUTS: Layouts[_Head] = Layouts()
 
 
 @lru_cache(maxsize=_KEPT_HEADS)
@@ -272,7 +213,7 @@ def _to_array(values: Any, dtype: np.dtype[Any], name: str, datatype: str) -> Ar
         raise ProtocolError(f"tensor '{name}': a value is out of range for {datatype}") from None
 
 
-def _read_inputs(inputs: Sequence[_Input], sections: Sequence[memoryview]) -> dict[str, Array]:
+def _read_inputs(inputs: Sequence[_Input], message: bytes, sections: Sequence[Span]) -> dict[str, Array]:
     """All tensors by name. Either all are raw, one section an input in their order, or none is."""
     if not sections:
         return {each.name: each.data if each.data is not None else _empty(each) for each in inputs}
@@ -284,13 +225,13 @@ def _read_inputs(inputs: Sequence[_Input], sections: Sequence[memoryview]) -> di
             raise ProtocolError(
                 f"tensor '{name}' has no data: there are {len(inputs)} inputs and {len(sections)} raw_input_contents"
             )
-        section = sections[place]
-        if dtype is not BYTES and count * dtype.itemsize != len(section):
+        begin, end = sections[place]
+        if dtype is not BYTES and count * dtype.itemsize != end - begin:
             raise ProtocolError(
                 f"tensor '{name}': shape {list(shape)} of {dtype.itemsize}-byte elements takes "
-                f"{count * dtype.itemsize} bytes, its raw_input_contents has {len(section)}"
+                f"{count * dtype.itemsize} bytes, its raw_input_contents has {end - begin}"
             )
-        found[name] = read_section(section, 0, len(section), dtype, shape, count, name)
+        found[name] = read_section(message, begin, end - begin, dtype, shape, count, name)
     if len(sections) > len(inputs):
         raise ProtocolError(f"{len(sections)} raw_input_contents came for {len(inputs)} inputs")
     return found

@@ -13,7 +13,8 @@ from tritonclient.grpc import service_pb2 as triton
 
 from inferd.protocol import DATATYPES, Limits, ProtocolError, Reference, RegionRef, Request
 from inferd_agent.grpc.answers import encode, streamed
-from inferd_agent.grpc.requests import decode, take_apart
+from inferd_agent.grpc.layouts import take_apart
+from inferd_agent.grpc.requests import decode
 from inferd_agent.grpc.shared_memory import origin_of
 from inferd_agent.memory import Origin
 from inferd_agent.sockets import PeerCredentials

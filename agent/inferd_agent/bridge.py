@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,21 +93,16 @@ class Bridge:
     async def infer(self, job: Job) -> Result:
         """Submit and wait. Raises the job's error, or what `Runtime.submit` refuses it with."""
         future: asyncio.Future[Result] = self._loop.create_future()
-
-        def done(result: Result | None, error: Exception | None) -> None:
-            if future.done():
-                return
-            if result is not None:
-                future.set_result(result)
-            elif error is not None:
-                future.set_exception(error)
-
-        self.submit(job, done)
+        self.submit(job, partial(_tell, future))
         try:
             return await future
         except asyncio.CancelledError:
             self.abandon(job)
             raise
+        finally:
+            # The trace of an error that is raised here holds this frame, and the future the error: inputs, perhaps a
+            # caller's memory, would be kept until the collector comes.
+            del future
 
     def deliver(self, jobs: Sequence[Job]) -> None:
         """Take settled jobs from any thread; their callers wake up together. Never raises."""
@@ -132,12 +128,14 @@ class Bridge:
     def _settle(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             done = self._take_done(job)
+            # Not kept by the job, since callers' frames hold the job, and the error's trace holds those.
+            error, job.error = job.error, None
             if done is None:  # the caller left, or its deadline passed
                 continue
             if job.result is not None:
                 done(job.result, None)
             else:
-                done(None, job.error or InferdError("the job was settled without a result"))
+                done(None, error or InferdError("the job was settled without a result"))
 
     def _give_up(self, job: Job) -> None:
         """Answer a late job's caller; the runtime drops the job itself when it comes to it."""
@@ -196,3 +194,12 @@ class Bridge:
             if done is not None:
                 done(None, Closed("the daemon is shutting down"))
         self._control.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell(future: asyncio.Future[Result], result: Result | None, error: Exception | None) -> None:
+    if future.done():
+        return
+    if result is not None:
+        future.set_result(result)
+    elif error is not None:
+        future.set_exception(error)

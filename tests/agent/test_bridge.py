@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from typing import Any, cast
 
 import numpy as np
@@ -67,6 +69,39 @@ async def test_refusals_come_at_once() -> None:
         await bridge.infer(Job("full", {}))
     assert bridge.pending == 0
     bridge.close()
+
+
+@pytest.mark.parametrize("how", ["fault", "late", "closed", "left"])
+async def test_a_failure_lets_go_of_the_inputs_at_once(how: str) -> None:
+    """Without the collector's help: they may lie in memory that their caller wants back."""
+    bridge, runtime = bridged()
+    array = np.zeros(1)
+    seen = weakref.ref(array)
+
+    async def call(array: np.ndarray[Any, Any]) -> None:
+        job = Job("m", {"x": array}, deadline_ns=time.monotonic_ns() + (10**6 if how == "late" else 10**11))
+        with pytest.raises((EngineFault, DeadlineExceeded, Closed, asyncio.CancelledError)):
+            await bridge.infer(job)
+
+    gc.disable()
+    try:
+        work = asyncio.ensure_future(call(array))
+        del array
+        await taken(runtime, 1)
+        if how == "fault":
+            runtime.jobs[0].error = EngineFault("broken")
+            bridge.deliver(runtime.jobs)
+        elif how == "closed":
+            bridge.close()
+        elif how == "left":
+            work.cancel()
+        runtime.jobs.clear()
+        await work
+        del work
+        assert seen() is None
+    finally:
+        gc.enable()
+        bridge.close()
 
 
 async def test_a_cancelled_caller_cancels_its_job_only() -> None:

@@ -70,9 +70,9 @@ test-system: dev deb  ## install the .deb in a Debian under systemd-nspawn and t
 	@TEST_SYSTEM=$$(ls -t dist/inferd_*.deb | head -1) $(BIN)/pytest tests/system
 
 lock:  ## resolve the lock files anew (needs uv)
-	$(COMPILE) --extra cpu --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
+	$(COMPILE) --extra cpu --extra embeddings --extra grpc --extra images -o $(LOCKS)/cpu.txt pyproject.toml packaging/build.in
 	$(COMPILE) -c $(LOCKS)/cpu.txt --extra dev -o $(LOCKS)/dev.txt pyproject.toml packaging/build.in
-	$(COMPILE) -c $(LOCKS)/cpu.txt --extra cuda --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
+	$(COMPILE) -c $(LOCKS)/cpu.txt --extra cuda --extra embeddings --extra grpc --extra images --extra quantize -o $(LOCKS)/cuda.txt pyproject.toml packaging/build.in
 	echo kserve==0.21.0 | $(COMPILE) -o $(LOCKS)/clients.txt -
 
 clean:  ## remove the environment and build output

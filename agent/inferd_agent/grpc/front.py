@@ -258,12 +258,13 @@ class GrpcFront:
         """The one message of a call."""
         try:
             with self._patience:
-                message = await _next(context)
+                message = await context.read()
         except TimeoutError:
             raise RequestTimeout(f"no whole message came within {self._limits.body_timeout_s:g} s") from None
-        if message is None:
+        if message is grpc.aio.EOF:
             raise InvalidRequest("the call ended without a message")
-        return message
+        received: bytes = message
+        return received
 
     def _refusal(self, error: Exception, label: str) -> tuple[int, grpc.StatusCode, str]:
         """How an error is told: HTTP's number for the counters, gRPC's code, and the text; the unknown ones only in the

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, TypeVar
 
 from inferd_agent.bridge import Bridge, Result
@@ -60,10 +59,13 @@ class Infer:
         require(caller, ("infer",), asked.model)
         within_ns = self._timeout_ns if left_s is None else min(self._timeout_ns, max(int(left_s * 1e9), 0))
         request = asked.request
-        make_job = partial(
-            job_of, request, caller, asked.model, asked.version,
-            arrived_ns=arrived_ns, within_ns=within_ns, request_id=self._next_id(),
-        )  # fmt: skip
+
+        def make_job() -> Job:
+            return job_of(
+                request, caller, asked.model, asked.version,
+                arrived_ns=arrived_ns, within_ns=within_ns, request_id=self._next_id(),
+            )  # fmt: skip
+
         if uses_regions(request):
             with self._regions.use(caller.owner, request) as use, self._holding(use.copied_bytes):
                 job, result = await infer_in_regions(use, make_job, self._bridge, self._pool)

@@ -21,7 +21,7 @@ from inferd_agent.memory import Regions
 from inferd_agent.sockets import PeerCredentials, bind
 
 NBYTES = 4096
-LIMITS = SharedMemory(max_bytes=4 * NBYTES, max_regions=3)
+LIMITS = SharedMemory(max_bytes=8 * NBYTES, max_regions=6)
 
 
 class Door:

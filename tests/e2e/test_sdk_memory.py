@@ -48,7 +48,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         f"tcp:127.0.0.1:{free_port()}?tls=off&insecure=on",
         f"grpc+unix:{folder}/g.sock?tls=off",
     )
-    env = {"INFERD_SHARED_MEMORY_MAX_BYTES": str(32 * MIB)}
+    env = {"INFERD_SHARED_MEMORY_MAX_BYTES": str(64 * MIB)}
     with Daemon(folder, models=models, listen=listen, env=env) as running:
         yield running
 

@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         f"tcp:127.0.0.1:{ports[0]}?tls=off&insecure=on",
         f"grpc+tcp:127.0.0.1:{ports[1]}?tls=off&insecure=on",
     )
-    env = {"INFERD_SHARED_MEMORY_SYSTEM": "true", "INFERD_SHARED_MEMORY_MAX_REGIONS": "8"}
+    env = {"INFERD_SHARED_MEMORY_SYSTEM": "true", "INFERD_SHARED_MEMORY_MAX_REGIONS": "16"}
     with Daemon(folder, models=models, listen=listen, env=env) as daemon:
         urls = {"http": f"127.0.0.1:{ports[0]}", "grpc": f"127.0.0.1:{ports[1]}"}
         yield Site(daemon, urls, {"authorization": f"Bearer {daemon.token()}"})
@@ -278,7 +278,7 @@ def test_refusals_have_the_right_code(site: Site, key: str, share: Any, kind: st
 
 
 def test_too_many_regions(site: Site, key: str, share: Any) -> None:
-    """The ninth is refused, over either protocol; one that is given back makes room."""
+    """One caller's ninth of sixteen is refused, over either protocol; one that is given back makes room."""
     share(key, 4096)
     for number in range(7):
         site.ask("grpc", "register_system_shared_memory", str(number), key, 8)

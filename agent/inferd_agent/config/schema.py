@@ -73,8 +73,8 @@ class SharedMemory(Struct, frozen=True, kw_only=True):
     system: Annotated[
         bool, _key("Callers on this machine may name objects under /dev/shm that are theirs, as for Triton.")
     ] = False
-    max_bytes: Annotated[int, _key("Bytes of all registered regions.", ge=1)] = 1024 * MiB
-    max_regions: Annotated[int, _key("Registered regions.", ge=1)] = 256
+    max_bytes: Annotated[int, _key("Bytes of all registered regions; one caller has half of them.", ge=1)] = 1024 * MiB
+    max_regions: Annotated[int, _key("Registered regions; one caller has half of them.", ge=1)] = 256
 
 
 class Lan(Struct, frozen=True, kw_only=True):

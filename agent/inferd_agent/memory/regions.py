@@ -18,6 +18,8 @@ from inferd_agent.memory.use import Use
 from inferd_runtime import InvalidRequest, Overloaded, Unsupported
 
 _MAX_NAME_CHARS = 255
+# One caller has this part of all regions, and of all bytes, at most: there is something left for the others.
+_SHARE = 2
 
 
 class Regions:
@@ -49,7 +51,7 @@ class Regions:
             raise InvalidRequest(f"a region's name has 1 to {_MAX_NAME_CHARS} printable characters, got {name[:300]!r}")
         if (owner, name) in self._regions:
             raise RegionExists(f"region '{name}' is registered already; unregister it first")
-        self._check_room(name, nbytes)
+        self._check_room(owner, name, nbytes)
         opened = open_key(key, origin, folder=self._folder, own_uid=os.geteuid())
         self._add(owner, opened, name, key, offset, nbytes)
 
@@ -61,7 +63,7 @@ class Regions:
         """
         name = f"memfd-{secrets.token_urlsafe(16)}"
         try:
-            self._check_room(name, nbytes)
+            self._check_room(owner, name, nbytes)
             opened = check_memfd(fd)
         except BaseException:
             os.close(fd)
@@ -105,18 +107,25 @@ class Regions:
             raise NoSuchRegion(f"there is no region {name[:300]!r}; register it first")
         return region
 
-    def _check_room(self, name: str, nbytes: int) -> None:
+    def _check_room(self, owner: str, name: str, nbytes: int) -> None:
         limits = self._limits
+        share = max(limits.max_bytes // _SHARE, 1)
         if nbytes < 1:
             raise InvalidRequest(f"region '{name}': byte_size must be 1 or more, got {nbytes}")
-        if nbytes > limits.max_bytes:
-            raise InvalidRequest(f"region '{name}' has {nbytes} bytes, all regions together at most {limits.max_bytes}")
-        if len(self._regions) >= limits.max_regions:
-            raise Overloaded(f"region '{name}': {len(self._regions)} regions are registered, no more are taken")
-        if nbytes > limits.max_bytes - self._nbytes:
-            raise Overloaded(
-                f"region '{name}': {self._nbytes} bytes are registered, {nbytes} more would pass {limits.max_bytes}"
-            )
+        if nbytes > share:
+            raise InvalidRequest(f"region '{name}' has {nbytes} bytes, one caller's regions together at most {share}")
+        own = [region.nbytes for (whose, _), region in self._regions.items() if whose == owner]
+        for whose, count, taken, most_regions, most_bytes in (
+            ("your", len(own), sum(own), max(limits.max_regions // _SHARE, 1), share),
+            ("all", len(self._regions), self._nbytes, limits.max_regions, limits.max_bytes),
+        ):
+            if count >= most_regions:
+                raise Overloaded(f"region '{name}': {whose} {count} regions are registered, no more are taken")
+            if nbytes > most_bytes - taken:
+                raise Overloaded(
+                    f"region '{name}': {taken} bytes of {whose} regions are registered, "
+                    f"{nbytes} more would pass {most_bytes}"
+                )
 
     def _add(
         self, owner: str, opened: Opened, name: str, key: str, offset: int, nbytes: int, *, is_seen: bool = False

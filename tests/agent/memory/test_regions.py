@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -31,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def regions(folder: Path) -> Iterator[Regions]:
-    """A table that takes three regions of 4 MB together; no descriptor is left behind."""
+    """A table that takes three regions of 4 MB together from each caller; no descriptor is left behind."""
     before = descriptors()
-    made = Regions(SharedMemory(system=True, max_bytes=4 << 20, max_regions=3), folder=folder)
+    made = Regions(SharedMemory(system=True, max_bytes=8 << 20, max_regions=6), folder=folder)
     yield made
     made.close()
     assert descriptors() == before
@@ -211,21 +212,41 @@ def test_regions_belong_to_who_registered_them(regions: Regions) -> None:
         regions.register_key("a", HERE, "r", "x", 0, 100)
 
 
-def test_limits(regions: Regions, folder: Path) -> None:
-    """Bytes and regions are counted over all callers, and given back."""
+def test_one_caller_leaves_room_for_others(regions: Regions, folder: Path) -> None:
+    """Nobody has more than half of the bytes, or of the regions; what is given back may be taken again."""
+    (folder / "big").write_bytes(b"")
+    os.truncate(folder / "big", 8 << 20)
+    regions.register_key("a", HERE, "1", "big", 0, (4 << 20) - 8)
+    with pytest.raises(Overloaded, match="region '2': 4194296 bytes of your regions .*, 9 more would pass 4194304"):
+        regions.register_key("a", HERE, "2", "x", 0, 9)
+    with pytest.raises(InvalidRequest, match="region '2' has 4194305 bytes, one caller's regions .* at most 4194304"):
+        regions.register_key("b", HERE, "2", "big", 0, (4 << 20) + 1)
+    regions.register_key("a", HERE, "2", "x", 0, 4)
+    regions.register_key("a", HERE, "3", "x", 0, 4)
+    with pytest.raises(Overloaded, match="region '4': your 3 regions are registered"):
+        regions.register_key("a", HERE, "4", "x", 0, 1)
+    regions.register_key("b", HERE, "4", "big", 0, 4 << 20)
+    regions.unregister("a")
+    regions.register_key("a", HERE, "4", "big", 0, 4 << 20)
+
+
+def test_limits(folder: Path) -> None:
+    """Bytes and regions are counted over all callers."""
     (folder / "big").write_bytes(b"")
     os.truncate(folder / "big", 4 << 20)
-    regions.register_key("a", HERE, "1", "big", 0, (4 << 20) - 8)
-    with pytest.raises(Overloaded, match="region '2': 4194296 bytes are registered, 9 more would pass 4194304"):
-        regions.register_key("b", HERE, "2", "x", 0, 9)
-    with pytest.raises(InvalidRequest, match="region '2' has 4194305 bytes, all regions together at most 4194304"):
-        regions.register_key("b", HERE, "2", "big", 0, (4 << 20) + 1)
-    regions.register_key("b", HERE, "2", "x", 0, 4)
-    regions.register_key("b", HERE, "3", "x", 0, 4)
-    with pytest.raises(Overloaded, match="3 regions are registered"):
-        regions.register_key("a", HERE, "4", "x", 0, 4)
-    regions.unregister("a")
-    regions.register_key("b", HERE, "4", "big", 0, (4 << 20) - 8)
+    with contextlib.closing(
+        Regions(SharedMemory(system=True, max_bytes=4 << 20, max_regions=5), folder=folder)
+    ) as regions:
+        for caller in ("a", "b"):
+            regions.register_key(caller, HERE, "1", "big", 0, (2 << 20) - 8)
+        with pytest.raises(Overloaded, match="region '1': 4194288 bytes of all regions .*, 17 more would pass 4194304"):
+            regions.register_key("c", HERE, "1", "x", 0, 17)
+        for caller in ("a", "b", "c"):
+            regions.register_key(caller, HERE, "2", "x", 0, 1)
+        with pytest.raises(Overloaded, match="region '1': all 5 regions are registered"):
+            regions.register_key("c", HERE, "1", "x", 0, 1)
+    with contextlib.closing(Regions(SharedMemory(system=True, max_bytes=1, max_regions=1), folder=folder)) as regions:
+        regions.register_key("a", HERE, "1", "x", 0, 1)  # of so little the half is all
 
 
 def test_off_by_default(folder: Path) -> None:

@@ -7,12 +7,10 @@ body is not read: a small one is thrown away, a large one ends the connection.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import secrets
 import socket
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,24 +20,23 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from inferd.protocol import Request
-from inferd.protocol.messages import LiveBody, ReadyBody, ServerMetadata, encode
-from inferd.protocol.openai import encode_error
 from inferd_agent.bridge import Bridge, Result
 from inferd_agent.config import Config
 from inferd_agent.errors import MethodNotAllowed, answer_for
 from inferd_agent.identity import ANONYMOUS, Identity, require
 from inferd_agent.memory import Regions
 from inferd_agent.metrics import Counters, Metrics
-from inferd_agent.rest.answers import Answer, Spell, error_answer, json_answer, plain_error
+from inferd_agent.rest.about import About
+from inferd_agent.rest.answers import Answer, Spell, error_answer, plain_error
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call, Server
 from inferd_agent.rest.embeddings import Embeddings
-from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, REQUEST_ID
+from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING
+from inferd_agent.rest.ids import Ids
 from inferd_agent.rest.infer import Infer
 from inferd_agent.rest.models import Models
-from inferd_agent.rest.openapi import document
 from inferd_agent.rest.plans import Plans
-from inferd_agent.rest.routes import Endpoint, Routes, Target
+from inferd_agent.rest.routes import Routes, Target
 from inferd_agent.rest.settings import Settings
 from inferd_agent.rest.shared_memory import SharedMemory
 from inferd_agent.rest.v1 import V1
@@ -49,8 +46,6 @@ from inferd_runtime import Cancelled, InferdError, Job
 
 log = logging.getLogger(__name__)
 
-_READ = ("read", "infer")
-_MAX_ID_CHARS = 128
 # After a stop, callers on kept connections have this long to hear of it with their next answer.
 _FAREWELL_S = 0.25
 _TLS_SHUTDOWN_S = 2.0
@@ -75,7 +70,6 @@ class RestApp:
         self.counters: Counters = metrics.counters
         self._bridge = bridge
         self._identity = identity
-        self._metrics = metrics
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="rest")
         self._bodies = Bodies(
             max_body_bytes=limits.max_body_bytes,
@@ -84,16 +78,22 @@ class RestApp:
             pool=self._pool,
         )
         self._infer = Infer(bridge, self._bodies, regions, self._pool, request_timeout_s=limits.request_timeout_s)
-        self._infer_endpoint = Endpoint("infer", "POST", self._infer.handle, ("infer",))
         self._embeddings = Embeddings(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
-        self._shared_memory = SharedMemory(regions, self._bodies, memory_socket)
-        self._v1 = V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns)
-        table = self._table(config.metrics.open)
+        about = About(metrics, extensions(regions.takes_keys), self._is_ready, is_open=config.metrics.open)
+        rooms = (
+            about,
+            Models(bridge, self._bodies),
+            self._infer,
+            V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns),
+            self._embeddings,
+            SharedMemory(regions, self._bodies, memory_socket),
+            Settings(bridge, self._bodies),
+            Plans(bridge, self._bodies),
+        )
+        table = {path: endpoint for room in rooms for path, endpoint in room.table().items()}
+        about.tell(table)
         self._routes = Routes(table)
-        self._document = document(table, metrics.version)
-        self._about = encode(ServerMetadata("inferd", metrics.version, extensions(regions.takes_keys)))
-        self._id_prefix = secrets.token_hex(4)
-        self._id_numbers = itertools.count(1)
+        self.ids = Ids()
         self._loop = asyncio.get_running_loop()
         self._server = Server(self, self._loop)
         self._bound: list[Bound] = []
@@ -175,6 +175,9 @@ class RestApp:
                 pids.add(connection.peer.pid)
         return pids
 
+    def _is_ready(self) -> bool:
+        return not self._is_draining and self._bridge.runtime.is_ready()
+
     def _sweep(self) -> None:
         """Cut off the connections whose request heads do not come."""
         allowed = self.limits.header_timeout_s
@@ -190,8 +193,7 @@ class RestApp:
         """Every request of every connection."""
         connection, message = call.connection, call.message
         connection.begin()
-        headers = message.headers
-        call.id = self._read_id(headers) if REQUEST_ID in headers else self.next_id()
+        call.id = self.ids.of(message.headers)
         label = "none"
         spell: Spell = plain_error
         try:
@@ -219,7 +221,7 @@ class RestApp:
     def express_target(self, message: RawRequestMessage, payload: StreamReader) -> Target | None:
         """Where a request goes that is a small inference, all there and with no encodings; None for all others."""
         target = self._routes.recall(message.path)
-        if target is None or target.endpoint is not self._infer_endpoint or message.method != "POST":
+        if target is None or target.endpoint is not self._infer.endpoint or message.method != "POST":
             return None
         headers = message.headers
         if payload.total_bytes > _EXPRESS_BYTES or CONTENT_ENCODING in headers:
@@ -232,8 +234,7 @@ class RestApp:
         """`handle` up to the submit; `_end_express` is called with what comes of it."""
         connection = call.connection
         connection.begin()
-        headers = call.message.headers
-        call.id = self._read_id(headers) if REQUEST_ID in headers else self.next_id()
+        call.id = self.ids.of(call.message.headers)
         try:
             self._admit(call, target)
 
@@ -302,17 +303,6 @@ class RestApp:
         )
         return not must_close and (call.payload.is_eof() or self._bodies.has_small_rest(call))
 
-    def next_id(self) -> str:
-        """A request id, unique as long as the daemon runs."""
-        return f"{self._id_prefix}-{next(self._id_numbers):x}"
-
-    def _read_id(self, headers: Mapping[str, str]) -> str:
-        """The caller's own id, if it is fit to be told again."""
-        given = headers[REQUEST_ID]
-        if 0 < len(given) <= _MAX_ID_CHARS and given.isascii() and given.isprintable():
-            return given
-        return self.next_id()
-
     def _admit(self, call: Call, target: Target) -> None:
         scopes = target.endpoint.scopes
         if scopes is None:
@@ -356,56 +346,3 @@ class RestApp:
         answer.must_close = row.http == 413
         answer.is_bodiless = call.message.method == "HEAD"
         return answer
-
-    # Endpoints
-
-    def _table(self, metrics_open: bool) -> dict[str, Endpoint]:
-        models, plans = Models(self._bridge, self._bodies), Plans(self._bridge, self._bodies)
-        measure = Endpoint("plan", "POST", plans.measure, ("admin",))
-        table = {
-            "/v2/health/live": Endpoint("health", "GET", self._live, None),
-            "/v2/health/ready": Endpoint("health", "GET", self._ready, None),
-            "/v2": Endpoint("server", "GET", self._metadata, ()),
-            "/metrics": Endpoint("metrics", "GET", self._expose, None if metrics_open else ("read",)),
-            "/openapi.json": Endpoint("openapi", "GET", self._openapi, ()),
-            "/v2/models/stats": Endpoint("statistics", "GET", models.statistics, ("read",)),
-            "/v2/repository/index": Endpoint("index", "POST", models.index, ("read",)),
-            "/v2/repository/{r}/index": Endpoint("index", "POST", models.index, ("read",)),
-            "/v1/models": Endpoint("list", "GET", self._embeddings.models, _READ),
-            "/v1/embeddings": Endpoint("embeddings", "POST", self._embeddings.handle, ("infer",), spell=encode_error),
-            **self._v1.table(),
-            **self._shared_memory.table(),
-            **Settings(self._bridge, self._bodies).table(),
-            "/inferd/v1/models": Endpoint("details", "GET", models.details, ("read",)),
-            "/inferd/v1/models/{m}": Endpoint("details", "GET", models.details, ("read",)),
-            "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin"), measure),
-            "/inferd/v1/models/{m}/versions/{n}/plan": Endpoint("plan", "GET", plans.show, ("read", "admin")),
-        }
-        for word, handler in (("load", models.load), ("unload", models.unload)):
-            table[f"/v2/repository/models/{{m}}/{word}"] = Endpoint(word, "POST", handler, ("admin",))
-            table[f"/v2/repository/{{r}}/models/{{m}}/{word}"] = Endpoint(word, "POST", models.elsewhere, ("admin",))
-        for model in ("/v2/models/{m}", "/v2/models/{m}/versions/{n}"):
-            table[f"{model}/infer"] = self._infer_endpoint
-            table[model] = Endpoint("metadata", "GET", models.metadata, _READ)
-            table[f"{model}/ready"] = Endpoint("ready", "GET", models.ready, _READ)
-            table[f"{model}/config"] = Endpoint("config", "GET", models.config, _READ)
-            table[f"{model}/stats"] = Endpoint("statistics", "GET", models.statistics, ("read",))
-        return table
-
-    async def _live(self, call: Call, target: Target) -> Answer:
-        return json_answer(encode(LiveBody(True)))
-
-    async def _ready(self, call: Call, target: Target) -> Answer:
-        is_ready = not self._is_draining and self._bridge.runtime.is_ready()
-        return json_answer(encode(ReadyBody(is_ready)), 200 if is_ready else 503)
-
-    async def _metadata(self, call: Call, target: Target) -> Answer:
-        return json_answer(self._about)
-
-    async def _openapi(self, call: Call, target: Target) -> Answer:
-        return json_answer(self._document)
-
-    async def _expose(self, call: Call, target: Target) -> Answer:
-        principal = call.principal
-        kind, body = self._metrics.expose(None if principal is ANONYMOUS else principal.sees)
-        return Answer(200, b"Content-Type: %b\r\n" % kind.encode(), (body,))

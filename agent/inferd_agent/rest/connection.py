@@ -337,7 +337,7 @@ class Connection(web.RequestHandler):
         elif status >= 500:
             log.error("a request failed outside its handler", exc_info=exc)
             status, message = 500, "internal error"
-        request.id = request.id or self._app.next_id()
+        request.id = request.id or self._app.ids.next()
         requests = self._app.counters.requests
         requests[("none", status)] = requests.get(("none", status), 0) + 1
         text = (message or "bad request").split("\n", 1)[0].strip().rstrip(":")

@@ -21,6 +21,7 @@ from inferd.protocol.openai import (
     ModelList,
     decode_embeddings,
     encode_embeddings,
+    encode_error,
 )
 from inferd_agent.bridge import Bridge
 from inferd_agent.embedding import Part, Tokenisers, pack, pool, rows_together
@@ -30,7 +31,7 @@ from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.headers import TIMEOUT
-from inferd_agent.rest.routes import Target
+from inferd_agent.rest.routes import Endpoint, Target
 from inferd_runtime import Embedding, InvalidRequest, Job, ModelDescription, ModelNotReady, ModelSpec, State
 
 Array = np.ndarray[Any, Any]
@@ -54,6 +55,13 @@ class Embeddings:
         self._pool = pool
         self._allowed_ns = allowed_ns
         self._tokenisers = Tokenisers()
+
+    def table(self) -> dict[str, Endpoint]:
+        """The paths."""
+        return {
+            "/v1/models": Endpoint("list", "GET", self.models, ("read", "infer")),
+            "/v1/embeddings": Endpoint("embeddings", "POST", self.handle, ("infer",), spell=encode_error),
+        }
 
     def close(self) -> None:
         """Free the thread; idempotent."""

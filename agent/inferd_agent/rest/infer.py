@@ -23,7 +23,7 @@ from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.encodings import choose_encoding, compress
 from inferd_agent.rest.headers import ACCEPT_ENCODING, HEADER_LENGTH, LOAD_FORMAT, TIMEOUT, TIMING
-from inferd_agent.rest.routes import Target
+from inferd_agent.rest.routes import Endpoint, Target
 from inferd_runtime import InvalidRequest, Job
 
 _MAX_TIMEOUT_MS = 86_400_000
@@ -45,6 +45,11 @@ class Infer:
         self._regions = regions
         self._pool = pool
         self._timeout_ns = int(request_timeout_s * 1e9)
+        self.endpoint = Endpoint("infer", "POST", self.handle, ("infer",))
+
+    def table(self) -> dict[str, Endpoint]:
+        """The paths."""
+        return {f"/v2/models/{{m}}{version}/infer": self.endpoint for version in ("", "/versions/{n}")}
 
     async def handle(self, call: Call, target: Target) -> Answer:
         """Read, decode, run, encode."""

@@ -22,8 +22,10 @@ from inferd_agent.bridge import Bridge
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
-from inferd_agent.rest.routes import Target
+from inferd_agent.rest.routes import Endpoint, Target
 from inferd_runtime import ModelNotFound, State, Unsupported
+
+_READ = ("read", "infer")
 
 
 class Models:
@@ -32,6 +34,25 @@ class Models:
     def __init__(self, bridge: Bridge, bodies: Bodies) -> None:
         self._bridge = bridge
         self._bodies = bodies
+
+    def table(self) -> dict[str, Endpoint]:
+        """The paths."""
+        found = {
+            "/v2/models/stats": Endpoint("statistics", "GET", self.statistics, ("read",)),
+            "/v2/repository/index": Endpoint("index", "POST", self.index, ("read",)),
+            "/v2/repository/{r}/index": Endpoint("index", "POST", self.index, ("read",)),
+            "/inferd/v1/models": Endpoint("details", "GET", self.details, ("read",)),
+            "/inferd/v1/models/{m}": Endpoint("details", "GET", self.details, ("read",)),
+        }
+        for word, handler in (("load", self.load), ("unload", self.unload)):
+            found[f"/v2/repository/models/{{m}}/{word}"] = Endpoint(word, "POST", handler, ("admin",))
+            found[f"/v2/repository/{{r}}/models/{{m}}/{word}"] = Endpoint(word, "POST", self.elsewhere, ("admin",))
+        for model in ("/v2/models/{m}", "/v2/models/{m}/versions/{n}"):
+            found[model] = Endpoint("metadata", "GET", self.metadata, _READ)
+            found[f"{model}/ready"] = Endpoint("ready", "GET", self.ready, _READ)
+            found[f"{model}/config"] = Endpoint("config", "GET", self.config, _READ)
+            found[f"{model}/stats"] = Endpoint("statistics", "GET", self.statistics, ("read",))
+        return found
 
     async def metadata(self, call: Call, target: Target) -> Answer:
         """With a version only that one is listed, without all that are ready."""

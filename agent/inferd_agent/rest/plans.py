@@ -16,7 +16,7 @@ from inferd_agent.bridge import Bridge
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
-from inferd_agent.rest.routes import Target
+from inferd_agent.rest.routes import Endpoint, Target
 
 
 class MeasureRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +35,15 @@ class Plans:
     def __init__(self, bridge: Bridge, bodies: Bodies) -> None:
         self._bridge = bridge
         self._bodies = bodies
+
+    def table(self) -> dict[str, Endpoint]:
+        """The paths."""
+        scopes = ("read", "admin")
+        measure = Endpoint("plan", "POST", self.measure, ("admin",))
+        return {
+            "/inferd/v1/models/{m}/plan": Endpoint("plan", "GET", self.show, scopes, measure),
+            "/inferd/v1/models/{m}/versions/{n}/plan": Endpoint("plan", "GET", self.show, scopes),
+        }
 
     async def show(self, call: Call, target: Target) -> Answer:
         """The plan in service, the evidence, and how far a measuring is."""

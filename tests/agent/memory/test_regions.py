@@ -217,9 +217,9 @@ def test_one_caller_leaves_room_for_others(regions: Regions, folder: Path) -> No
     (folder / "big").write_bytes(b"")
     os.truncate(folder / "big", 8 << 20)
     regions.register_key("a", HERE, "1", "big", 0, (4 << 20) - 8)
-    with pytest.raises(Overloaded, match="region '2': 4194296 bytes of your regions .*, 9 more would pass 4194304"):
+    with pytest.raises(Overloaded, match=r"region '2': 4194296 bytes of your regions .*, 9 more would pass 4194304"):
         regions.register_key("a", HERE, "2", "x", 0, 9)
-    with pytest.raises(InvalidRequest, match="region '2' has 4194305 bytes, one caller's regions .* at most 4194304"):
+    with pytest.raises(InvalidRequest, match=r"region '2' has 4194305 bytes, one caller's regions .* at most 4194304"):
         regions.register_key("b", HERE, "2", "big", 0, (4 << 20) + 1)
     regions.register_key("a", HERE, "2", "x", 0, 4)
     regions.register_key("a", HERE, "3", "x", 0, 4)
@@ -239,7 +239,7 @@ def test_limits(folder: Path) -> None:
     ) as regions:
         for caller in ("a", "b"):
             regions.register_key(caller, HERE, "1", "big", 0, (2 << 20) - 8)
-        with pytest.raises(Overloaded, match="region '1': 4194288 bytes of all regions .*, 17 more would pass 4194304"):
+        with pytest.raises(Overloaded, match=r"region '1': 4194288 bytes of all regions .*, 17 more"):
             regions.register_key("c", HERE, "1", "x", 0, 17)
         for caller in ("a", "b", "c"):
             regions.register_key(caller, HERE, "2", "x", 0, 1)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inferd_agent.arrivals import Arrivals
 from inferd_runtime import Closed, DeadlineExceeded, InferdError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Bridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, control_timeout_s: float = 300.0) -> None:
         self._loop = loop
+        self.arrivals = Arrivals(loop)
         self._thread = threading.get_ident()
         self._control_timeout_s = control_timeout_s
         self._runtime: Runtime | None = None
@@ -63,8 +65,8 @@ class Bridge:
         self._runtime = runtime
 
     def defer(self, act: Callable[[], None]) -> object:
-        """Run `act` soon on the loop, for the runtime's inline batches."""
-        return self._loop.call_soon(act)
+        """Run `act` soon on the loop, for the runtime's inline batches; `arrivals` are waited for."""
+        return self._loop.call_soon(self.arrivals.after, act)
 
     # Jobs
 

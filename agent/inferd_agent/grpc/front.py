@@ -85,6 +85,7 @@ class GrpcFront:
         )  # fmt: skip
         self._models = Models(bridge, metrics.version, extensions(regions.takes_keys), lambda: self._is_draining)
         self._memory = SharedMemory(regions)
+        self._arrivals = bridge.arrivals
         self._servers: list[tuple[Server, Bound]] = []
         self._streams: dict[Stream, str] = {}
         self._patience = Patience(limits.body_timeout_s)
@@ -256,11 +257,14 @@ class GrpcFront:
 
     async def _receive(self, context: Any) -> bytes:
         """The one message of a call."""
+        number = self._arrivals.begin()
         try:
             with self._patience:
                 message = await context.read()
         except TimeoutError:
             raise RequestTimeout(f"no whole message came within {self._limits.body_timeout_s:g} s") from None
+        finally:
+            self._arrivals.end(number)
         if message is grpc.aio.EOF:
             raise InvalidRequest("the call ended without a message")
         received: bytes = message

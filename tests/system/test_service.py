@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.embedding.models import embedder
 from tests.system.conftest import APT, DIGITS
 from tests.system.container import Container
 
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("system")]
 ROW = json.dumps([[[[0.0] * 8] * 8]])
 CONFIG = "/etc/inferd/inferd.toml"
 SERVICE, SOCKET = "inferd.service", "inferd.socket"
+PYTHON = ("/opt/inferd/bin/python3", "-I")
+DOORS = {"": "inferd", "grpc+": "grpc", "memory+": "memory"}
 
 
 def ask(box: Container, user: str = "alice", *options: str, model: str = "digits") -> subprocess.CompletedProcess[str]:
@@ -192,17 +195,46 @@ def test_tcp_without_a_network(box: Container) -> None:
     assert is_answered(box)
 
 
-def test_a_drop_in_gives_it_the_network(box: Container) -> None:
-    """With lan.conf the daemon itself listens on TCP, beside the socket that systemd holds."""
+def test_grpc_and_shared_memory_in_the_cage(box: Container, figures: list[str]) -> None:
+    """A gRPC socket that the daemon opens itself, objects under /dev/shm and memory that is handed over: all that works
+    in the unit as it is, also with many regions beside hundreds of connections."""
     good = box.path(CONFIG).read_text()
-    replace_lines(box, CONFIG, server='listen = ["unix:/run/inferd/inferd.sock", "tcp:127.0.0.1:8471"]')
+    sockets = [f"{kind}unix:/run/inferd/{name}.sock" for kind, name in DOORS.items()]
+    replace_lines(box, CONFIG, server=f"listen = {json.dumps(sockets)}")
+    box.write(CONFIG, box.path(CONFIG).read_text() + "\n[shared_memory]\nsystem = true\n")
+    box.run("systemctl", "restart", SERVICE)
+    assert box.run("stat", "-c", "%U:%G %a", "/run/inferd/grpc.sock").stdout == "inferd:inferd 660\n"
+    token = json.loads(box.run("inferd", "token", "create", "grpc", "--scopes", "infer", "--json").stdout)["token"]
+    box.run(*PYTHON, "/mnt/tests/call_grpc.py", "/run/inferd/grpc.sock", token, user="alice")
+    held = int(box.run(*PYTHON, "/mnt/tests/share_memory.py", str(pid(box))).stdout)
+    assert held > 1024, "systemd's own limit would have done"
+    figures.append(f"128 regions and 900 connections: {held} descriptors, of {box.property('LimitNOFILE')}")
+    assert is_answered(box)
+    box.write(CONFIG, good)
+    box.run("systemctl", "restart", SERVICE)
+
+
+def test_texts_are_embedded(box: Container, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The package has what reads a tokenizer."""
+    embedder(tmp_path_factory.getbasetemp() / "box0" / "embedder")
+    box.run("cp", "-r", "/mnt/next/embedder", "/var/lib/inferd/models/")
+    ask_for_it = (*PYTHON, "/mnt/tests/embed.py", "embedder")
+    box.until(lambda: box.run(*ask_for_it, user="alice", check=False).stdout == "4\n")
+    box.run("rm", "-r", "/var/lib/inferd/models/embedder")
+
+
+def test_a_drop_in_gives_it_the_network(box: Container) -> None:
+    """With lan.conf the daemon itself listens on TCP, for gRPC too, beside the socket that systemd holds."""
+    good = box.path(CONFIG).read_text()
+    ports = '"tcp:127.0.0.1:8471", "grpc+tcp:127.0.0.1:8472"'
+    replace_lines(box, CONFIG, server=f'listen = ["unix:/run/inferd/inferd.sock", {ports}]')
     folder = f"/etc/systemd/system/{SERVICE}.d"
     box.run("install", "-D", "-m", "644", "/usr/share/inferd/drop-ins/lan.conf", f"{folder}/lan.conf")
     box.run("systemctl", "daemon-reload")
     box.run("systemctl", "restart", SERVICE)
     assert is_answered(box)
-    ask_health = "import socket; socket.create_connection(('127.0.0.1', 8471), 20)"
-    box.run("python3", "-c", ask_health, user="mallory")
+    connect = "import socket; [socket.create_connection(('127.0.0.1', port), 20) for port in (8471, 8472)]"
+    box.run("python3", "-c", connect, user="mallory")
     box.path(f"{folder}/lan.conf").unlink()
     box.write(CONFIG, good)
     box.run("systemctl", "daemon-reload")

@@ -1,7 +1,8 @@
 """What gRPC costs over the least that could be done: `python -m bench.grpc_overhead`.
 
 The demo model over a plain gRPC Unix socket with a token, against a bare grpc.aio server that answers with the bytes of
-the request, over the same kind of socket, server and client on a core each. Rounds are interleaved and ratios are
+the request, over the same kind of socket, server and client on a core each. inferd lets gRPC poll without threads of
+its own, which a bare server does not; an echo that does so too is shown beside. Rounds are interleaved and ratios are
 medians of rounds. Thresholds print PASS or FAIL; the exit code is 0 either way, for a slow neighbour is no defect.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -29,6 +31,7 @@ from inferd_agent.grpc.messages import ModelInferRequest
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 CONNECTIONS = (1, 8, 64)
 LEAST_RATIO = 0.7
+POLLING = "-event_engine_listener"  # as inferd_agent/grpc has it
 WARM_UP_S = 0.4
 _SELF = [sys.executable, "-m", "bench.grpc_overhead"]
 
@@ -95,33 +98,43 @@ def measure(socket: Path, token: str, connections: int, seconds: float) -> dict[
 
 def compare(folder: Path, rounds: int, seconds: float) -> None:
     """The table."""
-    state, socket, bare = folder / "state", folder / "g.sock", folder / "echo.sock"
+    state, socket = folder / "state", folder / "g.sock"
+    bare, polled = folder / "echo.sock", folder / "polled.sock"
     made = servers.output_of(
         [*servers.INFERD, "token", "create", "bench", "--scopes", "infer", "--state", str(state), "--json"]
     )
     serve = [*servers.INFERD, "serve", "--models", str(demo.MODELS), "--state", str(state)]
     serve += ["--listen", f"unix:{folder / 's.sock'}", "--listen", f"grpc+unix:{socket}?tls=off"]
     log = folder / "log"
-    with (
-        log.open("ab") as out,
-        servers.ended(serve, out, 0) as running,
-        servers.ended([*_SELF, "--echo", str(bare)], out, 0) as echo,
-    ):
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(log.open("ab"))
+        running = stack.enter_context(servers.ended(serve, out, 0))
+        for path, polling in ((bare, ""), (polled, POLLING)):
+            command = [*_SELF, "--echo", str(path)]
+            echo = stack.enter_context(servers.ended(command, out, 0, {"GRPC_EXPERIMENTS": polling}))
+            servers.wait_for(path.exists, echo)
         servers.wait_for(lambda: b"inferd is up" in log.read_bytes(), running)
-        servers.wait_for(bare.exists, echo)
-        print(f"{'':>5}{'echo/s':>10}{'inferd/s':>10}{'ratio':>8}{'echo p50':>11}{'inferd p50':>12}  (us)")
+        print(
+            f"{'':>5}{'echo/s':>10}{'polled/s':>10}{'inferd/s':>10}{'ratio':>8}{'to polled':>11}{'echo p50':>11}",
+            end="",
+        )
+        print(f"{'inferd p50':>12}  (us)")
         for connections in CONNECTIONS:
-            pairs = [
-                [measure(each, made["token"], connections, seconds) for each in (bare, socket)] for _ in range(rounds)
+            found = [
+                [measure(each, made["token"], connections, seconds) for each in (bare, polled, socket)]
+                for _ in range(rounds)
             ]
             per_s, p50_us = (
-                [statistics.median(pair[side][key] for pair in pairs) for side in (0, 1)] for key in ("per_s", "p50_us")
+                [statistics.median(each[side][key] for each in found) for side in range(3)]
+                for key in ("per_s", "p50_us")
             )
-            ratio = statistics.median(pair[1]["per_s"] / pair[0]["per_s"] for pair in pairs)
+            ratio, to_polled = (
+                statistics.median(each[2]["per_s"] / each[side]["per_s"] for each in found) for side in (0, 1)
+            )
             verdict = "PASS" if ratio >= LEAST_RATIO else "FAIL"
             print(
-                f"{connections:>5}{per_s[0]:>10.0f}{per_s[1]:>10.0f}{ratio:>8.2f}{p50_us[0]:>11.0f}{p50_us[1]:>12.0f}"
-                f"  {verdict}"
+                f"{connections:>5}{per_s[0]:>10.0f}{per_s[1]:>10.0f}{per_s[2]:>10.0f}{ratio:>8.2f}{to_polled:>11.2f}"
+                f"{p50_us[0]:>11.0f}{p50_us[2]:>12.0f}  {verdict}"
             )
 
 

@@ -22,7 +22,6 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
-from inferd.protocol import DATATYPES
 from inferd_agent.demo import MODELS as DEMO_MODELS
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
@@ -32,21 +31,6 @@ ROW = np.linspace(-1, 1, 64, dtype=np.float32)[np.newaxis]
 EXPECTED = onnx_models.mlp_reference(ROW)
 SLOW = np.ones((1, 512), np.float32)
 DOORS = ("tls", "loopback", "unix", "unix-tls")
-SENT = (
-    "BOOL",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-)
 SERVICE = "/inference.GRPCInferenceService/"
 
 
@@ -84,15 +68,12 @@ class Doors:
 
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    """mlp, digits, slow, wide, two versions of versioned, strings, and id_<datatype> for all datatypes."""
+    """mlp, digits, slow, and two versions of versioned."""
     folder = tmp_path_factory.mktemp("g")
     models = folder / "models"
     shutil.copytree(DEMO_MODELS, models)
     onnx_models.mlp(models / "mlp" / "1" / "model.onnx")
     onnx_models.slow(models / "slow" / "1" / "model.onnx", layers=2048)
-    onnx_models.dynamic_width(models / "wide.onnx")
-    for datatype in SENT:
-        onnx_models.identity(models / f"id_{datatype}.onnx", datatype)
     onnx_models.mlp(models / "versioned" / "1" / "model.onnx", features=8)
     onnx_models.mlp(models / "versioned" / "2" / "model.onnx", features=16)
     (models / "versioned" / "model.toml").write_text('versions = "all"\n')
@@ -212,34 +193,6 @@ def test_errors_have_the_right_code(
     with pytest.raises(InferenceServerException, match=says) as caught:
         call(local, doors.headers)
     assert caught.value.status() == f"StatusCode.{status}"
-
-
-@pytest.mark.parametrize("datatype", SENT)
-def test_every_datatype_comes_back(doors: Doors, local: triton.InferenceServerClient, datatype: str) -> None:
-    """Bit for bit, with what is special of each."""
-    values: dict[str, list[Any]] = {
-        "BYTES": [b"", "grüße".encode(), b"x" * 1000, b"y"],
-        "FP32": [np.nan, np.inf, -0.0, 1e-45],
-        "BOOL": [True, False, False, True],
-    }
-    array = np.array([values.get(datatype, [0, 1, 2, 100])], DATATYPES[datatype])
-    answer = local.infer(f"id_{datatype}", [tensor(array, datatype)], headers=doors.headers).as_numpy("y")
-    assert answer.shape == array.shape
-    assert answer.dtype == array.dtype
-    assert answer.tolist() == array.tolist() if datatype == "BYTES" else answer.tobytes() == array.tobytes()
-
-
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.timeout(120)
-def test_64_mebibytes_and_nothing_go_both_ways(doors: Doors, door: str) -> None:
-    """A tensor of 64 MiB comes back changed as the model changes it, and so does an empty one."""
-    with triton.InferenceServerClient(**doors.at(door)) as client:
-        for width in (16 << 20, 0):
-            array = np.ones((1, width), np.float32)
-            wanted = [triton.InferRequestedOutput("y")]
-            answer = client.infer("wide", [tensor(array)], outputs=wanted, headers=doors.headers).as_numpy("y")
-            assert answer.shape == array.shape
-            assert (answer == 2).all()
 
 
 @pytest.mark.parametrize("compression", ["gzip", "deflate"])

@@ -42,7 +42,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     onnx_models.mlp(folder / "models" / "mlp" / "1" / "model.onnx")
     embedder(folder / "models" / "words")
     port = free_port()
-    with Daemon(folder, listen=(f"tcp:127.0.0.1:{port}?tls=off&insecure=on",)) as daemon:
+    listen = (f"tcp:127.0.0.1:{port}?tls=off&insecure=on", f"memory+unix:{folder}/m")
+    with Daemon(folder, listen=listen, env={"INFERD_SHARED_MEMORY_SYSTEM": "true"}) as daemon:
         yield Asked(port, daemon.token("asker", "infer,read,admin"))
 
 
@@ -52,7 +53,11 @@ def test_every_reference_leads_somewhere(asked: Asked) -> None:
     text = json.dumps(document)
     for name in set(text.split('"#/components/schemas/')[1:]):
         assert name.partition('"')[0] in document["components"]["schemas"]
-    assert {"/v2/models/{model}/infer", "/v1/embeddings", "/v2/repository/index"} <= set(document["paths"])
+    assert {
+        "/v2/models/{model}/infer", "/v1/embeddings", "/v2/repository/index", "/v1/models/{model}:predict",
+        "/v2/systemsharedmemory/region/{region}/register", "/v2/models/{model}/trace/setting", "/v2/logging",
+        "/inferd/v1/memory",
+    } <= set(document["paths"])  # fmt: skip
     infer = document["paths"]["/v2/models/{model}/infer"]["post"]
     assert infer["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RequestBody"}
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -25,8 +24,6 @@ from tests.e2e.raw import free_port
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-DATATYPES = tuple(onnx_models.ONNX_TYPES)
-BINARY_ONLY = ("FP16", "BF16")
 CONFIG = """
 name: "ranked"
 platform: "onnxruntime_onnx"
@@ -63,13 +60,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One identity model for each datatype, a Triton model folder, versions, and one that can fail."""
+    """An identity model, a Triton model folder, versions, and one that can fail."""
     folder = tmp_path_factory.mktemp("t")
     models = folder / "models"
-    for name in DATATYPES:
-        onnx_models.identity(models / f"same_{name.lower()}.onnx", name, ("N", "W"))
-    for name in ("int64", "uint64", "fp64"):  # OpenVINO refuses what does not fit into 32 bits
-        (models / f"same_{name}.toml").write_text('engine = "onnxruntime"\n')
+    onnx_models.identity(models / "same.onnx", "FP32", ("N", "W"))
     onnx_models.mlp(models / "ranked" / "1" / "model.onnx", features=8, classes=3)
     (models / "ranked" / "config.pbtxt").write_text(CONFIG)
     (models / "ranked" / "names.txt").write_text("cat\ndog\nfox\n")
@@ -101,71 +95,6 @@ def tensor(name: str, array: np.ndarray, datatype: str, *, is_binary: bool = Tru
     found = triton.InferInput(name, list(array.shape), datatype)
     found.set_data_from_numpy(array, binary_data=is_binary)
     return found
-
-
-def sample(datatype: str) -> np.ndarray:
-    """Values at the edges of a datatype."""
-    if datatype == "BYTES":
-        return np.array([["grüße".encode(), b""], [b"x" * 1000, "日本".encode()]], object)
-    if datatype == "BOOL":
-        return np.array([[True, False], [False, True]])
-    kind = onnx_models.DATATYPES[datatype]
-    if kind.kind in "fV":
-        limits = ml_dtypes.finfo(kind)
-        return np.array([[limits.max, limits.min], [limits.tiny, -0.0]], kind)
-    limits_of = np.iinfo(kind)
-    return np.array([[limits_of.max, limits_of.min], [0, 1]], kind)
-
-
-def as_bytes(array: np.ndarray) -> np.ndarray:
-    """JSON strings come back as text, binary ones as bytes."""
-    if array.dtype != object:
-        return array
-    flat = [each.encode() if isinstance(each, str) else each for each in array.ravel().tolist()]
-    return np.array(flat, object).reshape(array.shape)
-
-
-@pytest.mark.parametrize("datatype", DATATYPES)
-@pytest.mark.parametrize("is_binary", [True, False])
-def test_every_datatype(site: Site, client: triton.InferenceServerClient, datatype: str, is_binary: bool) -> None:
-    """Binary and JSON, at the edges of its values; FP16 and BF16 have no JSON form."""
-    array = sample(datatype)
-    if datatype in BINARY_ONLY and not is_binary:
-        with pytest.raises(InferenceServerException):
-            client.infer(
-                f"same_{datatype.lower()}", [tensor("x", array, datatype, is_binary=False)], headers=site.headers()
-            )
-        return
-    wanted = [triton.InferRequestedOutput("y", binary_data=is_binary)]
-    inputs = [tensor("x", array, datatype, is_binary=is_binary)]
-    answer = client.infer(f"same_{datatype.lower()}", inputs, outputs=wanted, headers=site.headers())
-    got = as_bytes(answer.as_numpy("y"))
-    np.testing.assert_array_equal(got, array)
-    if array.dtype.kind in "fV" and is_binary:
-        np.testing.assert_array_equal(np.signbit(got), np.signbit(array))
-
-
-@pytest.mark.parametrize("is_binary", [True, False])
-def test_nan_and_infinity(site: Site, client: triton.InferenceServerClient, is_binary: bool) -> None:
-    """Bare NaN in JSON, as this client writes it, and bit for bit in binary."""
-    array = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
-    wanted = [triton.InferRequestedOutput("y", binary_data=is_binary)]
-    inputs = [tensor("x", array, "FP32", is_binary=is_binary)]
-    got = client.infer("same_fp32", inputs, outputs=wanted, headers=site.headers()).as_numpy("y")
-    np.testing.assert_array_equal(got, array)
-
-
-def test_an_empty_tensor(site: Site, client: triton.InferenceServerClient) -> None:
-    """No element is a legal number of elements."""
-    answer = client.infer("same_fp32", [tensor("x", np.empty((1, 0), np.float32), "FP32")], headers=site.headers())
-    assert answer.get_output("y")["shape"] == [1, 0]
-
-
-def test_sixty_four_mebibytes(site: Site, client: triton.InferenceServerClient) -> None:
-    """A large tensor goes in and comes out whole."""
-    array = np.arange(16 << 20, dtype=np.float32).reshape(1, -1)
-    answer = client.infer("same_fp32", [tensor("x", array, "FP32")], headers=site.headers())
-    np.testing.assert_array_equal(answer.as_numpy("y"), array)
 
 
 def test_versions(site: Site, client: triton.InferenceServerClient) -> None:
@@ -246,15 +175,15 @@ def test_tokens(site: Site, client: triton.InferenceServerClient) -> None:
 def test_repository_control(site: Site, client: triton.InferenceServerClient) -> None:
     """Unloaded is told in the index, refuses, and loads again; unknown models are told apart."""
     admin = site.headers(admin=True)
-    client.unload_model("same_int8", headers=admin)
+    client.unload_model("same", headers=admin)
     index = {each["name"]: each for each in client.get_model_repository_index(headers=site.headers())}
-    assert index["same_int8"]["state"] == "UNAVAILABLE"
-    assert not client.is_model_ready("same_int8", headers=site.headers())
+    assert index["same"]["state"] == "UNAVAILABLE"
+    assert not client.is_model_ready("same", headers=site.headers())
     with pytest.raises(InferenceServerException) as caught:
-        client.infer("same_int8", [tensor("x", sample("INT8"), "INT8")], headers=site.headers())
+        client.infer("same", [tensor("x", np.ones((1, 3), np.float32), "FP32")], headers=site.headers())
     assert caught.value.status() == "503"
-    client.load_model("same_int8", headers=admin)
-    assert client.is_model_ready("same_int8", headers=site.headers())
+    client.load_model("same", headers=admin)
+    assert client.is_model_ready("same", headers=site.headers())
     with pytest.raises(InferenceServerException, match="nobody"):
         client.load_model("nobody", headers=admin)
 
@@ -335,7 +264,7 @@ async def test_the_asyncio_client(site: Site, way: str) -> None:
             array = np.full((1, 3), number, np.float32)
             encoding = (None, "gzip", "deflate")[number % 3]
             answer = await client.infer(
-                "same_fp32", [tensor("x", array, "FP32", is_binary=number % 2 == 0)], headers=site.headers(),
+                "same", [tensor("x", array, "FP32", is_binary=number % 2 == 0)], headers=site.headers(),
                 request_compression_algorithm=encoding, response_compression_algorithm=encoding,
             )  # fmt: skip
             np.testing.assert_array_equal(answer.as_numpy("y"), array)

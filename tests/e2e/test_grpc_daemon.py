@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
+from tests.e2e.frames import GOAWAY, call, dialled, message
 from tests.e2e.raw import free_port
 
 ROW = np.zeros((1, 64), np.float32)
@@ -33,6 +34,11 @@ class Place:
     config: Path
     port: int
     headers: dict[str, str]
+
+    @property
+    def plain(self) -> Path:
+        """The Unix socket, which has no TLS."""
+        return self.daemon.folder / "plain"
 
     def channel(self) -> grpc.Channel:
         """With channels of its own, so that nobody else's connection is used again."""
@@ -59,8 +65,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("p")
     onnx_models.mlp(folder / "models" / "mlp" / "1" / "model.onnx")
     config, port = folder / "inferd.toml", free_port()
-    config.write_text("")
-    with Daemon(folder, listen=(f"grpc+tcp:localhost:{port}",), args=("--config", str(config))) as daemon:
+    config.write_text("[server]\nkeepalive_s = 2\n")
+    listen = (f"grpc+tcp:localhost:{port}", f"grpc+unix:{folder}/plain?tls=off")
+    with Daemon(folder, listen=listen, args=("--config", str(config))) as daemon:
         yield Place(daemon, config, port, {"authorization": f"Bearer {daemon.token()}"})
 
 
@@ -115,6 +122,21 @@ def test_a_renewed_certificate_is_shown_and_calls_go_on(place: Place) -> None:
         kept.stop_stream()
     with place.channel() as fresh:
         assert fresh.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"") == b"\x08\x01"
+
+
+def test_a_connection_that_is_idle_is_let_go(place: Place) -> None:
+    """After server.keepalive_s without a call it is told so and closed; while a stream is open it is not idle."""
+    with dialled(str(place.plain)) as line:
+        known = tuple(place.headers.items())
+        line.send(call(1, "ModelStreamInfer", known), call(3, "ServerLive"), message(3, b""))
+        assert line.status(3) == 0
+        with dialled(str(place.plain)) as other:
+            other.send(call(1, "ServerLive"), message(1, b""))
+            assert other.status(1) == 0
+            assert GOAWAY in [each.kind for each in other.until_closed()]
+        line.send(call(5, "ServerLive"), message(5, b""))
+        assert line.status(5) == 0
+        assert GOAWAY not in [each.kind for each in line.frames]
 
 
 def test_without_the_extra_a_grpc_listener_stops_the_start(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from inferd_runtime.scheduling.governor import Governor
 from inferd_runtime.scheduling.inline import Defer, ThreadLoad
 from inferd_runtime.scheduling.lane import Lane
 from inferd_runtime.scheduling.queue import QueueLimits
+from inferd_runtime.scheduling.spent import Spent, free_now
 from inferd_runtime.spec import ModelDescription
 from inferd_runtime.stats import ModelStats, StatsSnapshot
 
@@ -75,6 +76,7 @@ class Runtime:
         self._limits = QueueLimits(options.max_jobs, ByteBudget(options.max_queue_bytes))
         self._lock = threading.Lock()  # guards _lanes, _stats and the making of _ground
         self._lanes: list[Lane] = []
+        self._spent = Spent()
         self._thread_load = ThreadLoad(time.monotonic_ns)
         self._stats: dict[tuple[str, int], ModelStats] = {}
         self._accepted_before = self._accepted_in_calm = self._discounted = 0
@@ -137,6 +139,7 @@ class Runtime:
         self._repository.close()
         for lane in self._live_lanes():
             lane.close()
+        self._spent.close()
         self._budgets.close()
 
     # Jobs
@@ -270,6 +273,8 @@ class Runtime:
             deliver=self._deliver,
             defer=self._defer,
             idle_session=planned.idle_session,
+            # What runs in a child process ends with it, in nobody's way.
+            free=free_now if settings.isolation == "process" else self._spent.add,
         )
         with self._lock:
             self._lanes = [one for one in self._lanes if not one.is_closed] + [lane]
@@ -313,6 +318,8 @@ class Runtime:
         for lane in lanes:
             lane.sweep()
         self._budget.set_aside(self._thread_load.cores(sum(lane.inline_ns for lane in lanes)))
+        is_quiet = not any(lane.waiting or lane.running for lane in lanes)
+        self._spent.look(self._count_accepted(), is_quiet=is_quiet)
 
     def _is_calm(self) -> bool:
         """Nothing is loading or served, and the machine has all but nothing to do."""

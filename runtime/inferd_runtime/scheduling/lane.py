@@ -22,6 +22,7 @@ from inferd_runtime.scheduling.inline import Defer, InlineTurns
 from inferd_runtime.scheduling.profile import Profile
 from inferd_runtime.scheduling.queue import JobQueue, QueueLimits
 from inferd_runtime.scheduling.sizing import Sizing
+from inferd_runtime.scheduling.spent import free_now
 from inferd_runtime.scheduling.workers import Workers
 from inferd_runtime.spec import ModelSpec, Plan
 from inferd_runtime.stats import ModelStats
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Lane:
-    """Serves one open session until closed; owns it, and the one for `plan.idle`."""
+    """Serves one open session until closed; owns it, and the one for `plan.idle`, and gives them to `free` then."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Lane:
         deliver: Deliver,
         defer: Defer | None = None,
         idle_session: Session | None = None,
+        free: Callable[[Session], None] = free_now,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -56,6 +58,7 @@ class Lane:
         self.spec = spec
         self.plan = plan
         self._sessions = (session,) if idle_session is None else (session, idle_session)
+        self._free = free
         self._stats = stats
         self._clock = clock
         self._admit = Admission(spec).check
@@ -178,7 +181,7 @@ class Lane:
         self._desk.bury(self._queue.close(), Closed("the model was unloaded before this request could run"))
         if self._queue.wait_quiet(RUN_WAIT_S):
             for session in self._sessions:
-                session.close()
+                self._free(session)
         else:
             _log.error("%s version %d: a run does not end, so its session stays open", self.name, self.version)
         if self._workers is not None:

@@ -19,8 +19,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests import onnx_models
+from tests.clients.frames import GOAWAY, call, dialled, message
 from tests.e2e.daemon import Daemon, until
-from tests.e2e.frames import GOAWAY, call, dialled, message
 from tests.e2e.raw import free_port
 
 ROW = np.zeros((1, 64), np.float32)

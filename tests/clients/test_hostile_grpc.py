@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import struct
 from collections.abc import Callable, Iterator
 
@@ -13,8 +14,7 @@ import grpc
 import pytest
 
 from tests import onnx_models
-from tests.e2e.daemon import Daemon, until
-from tests.e2e.frames import (
+from tests.clients.frames import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -33,8 +33,11 @@ from tests.e2e.frames import (
     message,
     reset,
 )
-from tests.e2e.prey import Prey, ends, infer
+from tests.clients.prey import Prey, ends, infer
+from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import connected, free_port
+
+pytestmark = pytest.mark.skipif("TEST_CLIENTS" not in os.environ, reason="takes a minute: make test-clients")
 
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = (
     0, 3, 4, 8, 12, 13, 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -12,6 +13,8 @@ import pytest
 from tests import onnx_models
 from tests.e2e.daemon import Daemon, until
 from tests.e2e.raw import answer, connected, infer_bytes, request
+
+pytestmark = pytest.mark.skipif("TEST_CLIENTS" not in os.environ, reason="takes a minute: make test-clients")
 
 MiB = 1 << 20
 ENV = {"INFERD_SERVER_HEADER_TIMEOUT_S": "2", "INFERD_SERVER_BODY_TIMEOUT_S": "2"}

@@ -9,8 +9,19 @@ from pathlib import Path
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
+from tests.clients.frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    RST_STREAM,
+    SERVICE,
+    Frame,
+    Line,
+    call,
+    dialled,
+    message,
+)
 from tests.e2e.daemon import Daemon
-from tests.e2e.frames import END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SERVICE, Frame, Line, call, dialled, message
 
 _LARGE = 1 << 19
 

@@ -212,10 +212,10 @@ class GrpcFront:
 
     async def _serve_stream(self, caller: Principal, peer: PeerCredentials | None, context: Any) -> None:
         most = max(self._limits.max_connections // _STREAMS_SHARE, 1)
-        if list(self._streams.values()).count(caller.name) >= most:
+        if list(self._streams.values()).count(caller.owner) >= most:
             raise Overloaded(f"{most} streams of {caller.name} are open, and no more are taken")
         stream = Stream(partial(_next, context), partial(self._answer_streamed, peer, context))
-        self._streams[stream] = caller.name
+        self._streams[stream] = caller.owner
         try:
             async with aclosing(stream.answers()) as answers:
                 async for answer in answers:

@@ -62,7 +62,7 @@ class Identity:
             self._tell(error, peer)
             raise
         if principal.rate is not None:
-            self._rates.charge(principal.name, principal.rate)
+            self._rates.charge(principal.owner, principal.rate)
         return principal
 
     def reload(self, peers: Iterable[PeerRule] | None = None) -> None:

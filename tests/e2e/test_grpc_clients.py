@@ -73,7 +73,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     models = folder / "models"
     shutil.copytree(DEMO_MODELS, models)
     onnx_models.mlp(models / "mlp" / "1" / "model.onnx")
-    onnx_models.slow(models / "slow" / "1" / "model.onnx", layers=2048)
+    onnx_models.slow(models / "slow" / "1" / "model.onnx", layers=1024)
     onnx_models.mlp(models / "versioned" / "1" / "model.onnx", features=8)
     onnx_models.mlp(models / "versioned" / "2" / "model.onnx", features=16)
     (models / "versioned" / "model.toml").write_text('versions = "all"\n')

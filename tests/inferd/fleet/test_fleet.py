@@ -21,9 +21,7 @@ from tests.inferd.fleet.conftest import KINDS, Both, Listed, Street
 
 # The devices here are servers in this process that hang and drop their callers; asyncio leaves a socket behind now and
 # then where TLS is cut off in the middle, which is theirs and no client's.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 

@@ -82,6 +82,8 @@ class Answer:
         self.write(call, transport)
         if transport.get_write_buffer_size() > UNSENT_BYTES:
             await _flush(call)
+        elif self.keep_alive:
+            call.connection.has_answered()
 
     def write(self, call: Call, transport: asyncio.Transport) -> None:
         """Send everything, without waiting for the reader."""

@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 # How long an unread body of a refused request is read and thrown away, so that its sender sees the answer.
 _LINGER_S = 1.0
 _MAX_HEADERS = 64
-# An express request is no idle connection, so long beyond its deadline.
-_GRACE_S = 60.0
 _NO_WRITER: Any = None
 # Newer parsers stop at a number of requests that nobody took.
 _COUNTS_REQUESTS = hasattr(HttpRequestParser, "message_consumed")
@@ -104,7 +102,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_app", "_coming", "_head_bytes", "_is_between", "_is_express", "_is_lingering", "_is_new", "_is_refused",
-        "_known", "abandon", "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
+        "_is_returning", "_known", "abandon", "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
@@ -117,6 +115,7 @@ class Connection(web.RequestHandler):
         self._known: Known | None = None
         self._is_new = True
         self._is_lingering = False
+        self._is_returning = False
         self._coming: StreamReader | None = None
         self.head_since = 0.0
         self.is_busy = False
@@ -164,7 +163,12 @@ class Connection(web.RequestHandler):
                 return
             self._known = None
         was_between, self._is_between = self._is_between, False
-        if waiter is None or waiter.done():
+        if waiter is None and self._is_returning:
+            if self._is_express:  # aiohttp's task would take it; the next time round it sleeps
+                self._is_between = was_between
+                self._loop.call_soon(self.data_received, data)
+                return
+        elif waiter is None or waiter.done():
             # aiohttp's task is not there yet, or at work: on a request, or on the rest of a refused one.
             if self._is_new and not self._messages and self._is_head_too_large(data):
                 self._refuse_head()
@@ -189,12 +193,14 @@ class Connection(web.RequestHandler):
         self._feed(data, waiter)
         self._is_between = was_between and self._was_whole(data)
         self._is_new = self._is_new and not self._messages
-        if self._messages and not (len(self._messages) == 1 and self._goes_express(data)):
+        if self._messages and not (len(self._messages) == 1 and self._goes_express(data)) and waiter is not None:
             waiter.set_result(None)
 
-    def expect_body(self, body: StreamReader) -> None:
-        """aiohttp took a request whose body is still to come."""
-        self._coming = body
+    def take(self, body: StreamReader) -> None:
+        """aiohttp's task took a request; its body may still be to come."""
+        self._is_returning = False
+        if not body.is_eof():
+            self._coming = body
 
     def _follow_body(self, body: StreamReader) -> None:
         """Two things aiohttp leaves undone for such a body. Its parser counts the request as waiting only when the body
@@ -223,7 +229,18 @@ class Connection(web.RequestHandler):
     # send the same head again and again: while the parser waits for a new request, a head that is the same to the
     # byte is not parsed again.
 
-    def _feed(self, data: bytes, waiter: asyncio.Future[None]) -> None:
+    def has_answered(self) -> None:
+        """aiohttp's task handed over all of an answer and goes back to sleep. On a busy machine many a caller asks
+        again before it does, and goes the express way too."""
+        self._is_returning = not self._messages and not self._is_lingering
+
+    def _process_keepalive(self) -> None:
+        """aiohttp: end a connection on which nothing goes on."""
+        if self._is_express:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    def _feed(self, data: bytes, waiter: asyncio.Future[None] | None) -> None:
         """Parse without waking aiohttp's task, which sleeps on `waiter`."""
         self._waiter = None
         try:
@@ -269,7 +286,6 @@ class Connection(web.RequestHandler):
 
     def _go_express(self, message: RawRequestMessage, payload: StreamReader, target: Target) -> None:
         self._is_express = True
-        self._next_keepalive_close_time = self._loop.time() + self._app.limits.request_timeout_s + _GRACE_S
         self._app.begin_express(Call(message, payload, self, _NO_WRITER, None), target)
 
     def end_express(self, answer: Answer, call: Call) -> None:
@@ -352,8 +368,7 @@ def _call(
     task: asyncio.Task[None],
 ) -> Call:
     """The request that aiohttp's task has just taken."""
-    if not payload.is_eof():
-        connection.expect_body(payload)
+    connection.take(payload)
     return Call(message, payload, connection, writer, task)
 
 

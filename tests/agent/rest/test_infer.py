@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inferd_agent.rest.app import RestApp
-from inferd_agent.rest.connection import Call
-from inferd_agent.rest.routes import Target
-from tests.agent.rest.serving import ROW, Serving, infer_bytes, infer_parts, outputs, read_reply, request
+from tests.agent.rest.serving import ROW, Serving, infer_bytes, infer_parts, outputs, request
 from tests.onnx_models import mlp_reference
 
 RIGHT = mlp_reference(ROW)
@@ -191,24 +188,3 @@ def test_escaped_names(served: Serving) -> None:
     """Clients percent-quote names."""
     body, headers = infer_parts(ROW)
     assert served.ask(request("POST", "/v2/models/%6Dlp/infer?x=1", body, headers)).status == 200
-
-
-@pytest.mark.parametrize(("accepted", "is_short"), [("identity", True), ("gzip", False)])
-def test_who_wants_no_encoding_is_served_without_a_task(
-    served: Serving, accepted: str, is_short: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Our own clients, and others that say identity, get the short way; what may be compressed goes the long one."""
-    taken: list[str] = []
-    begin = RestApp.begin_express
-
-    def noted(app: RestApp, call: Call, target: Target) -> None:
-        taken.append(target.model)
-        begin(app, call, target)
-
-    monkeypatch.setattr(RestApp, "begin_express", noted)
-    asked = infer_bytes("mlp", ROW, {"Accept-Encoding": accepted})
-    with served.connected() as connection:
-        for _ in range(100):  # the short way is for known paths and for connections that rest
-            connection.sendall(asked)
-            assert read_reply(connection).status == 200
-    assert set(taken) == ({"mlp"} if is_short else set())

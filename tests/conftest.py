@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ def loop_is_never_blocked() -> Iterator[BlockBuster]:
     """A blocking call made by our packages on a running event loop raises `BlockingError`."""
     with blockbuster_ctx(scanned_modules=["inferd", "inferd_agent", "inferd_runtime"]) as detector:
         yield detector
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage_is_collected() -> Iterator[None]:
+    """What the tests of a module leave in cycles is freed after them, and not in the midst of somebody else's test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,6 +45,13 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that call ONNX Runtime directly report to nobody either."""
     silence_telemetry()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From here on the collector runs when we say so, over what tests make and not over all modules."""
+    gc.disable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:

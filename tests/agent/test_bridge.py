@@ -83,25 +83,22 @@ async def test_a_failure_lets_go_of_the_inputs_at_once(how: str) -> None:
         with pytest.raises((EngineFault, DeadlineExceeded, Closed, asyncio.CancelledError)):
             await bridge.infer(job)
 
-    gc.disable()
-    try:
-        work = asyncio.ensure_future(call(array))
-        del array
-        await taken(runtime, 1)
-        if how == "fault":
-            runtime.jobs[0].error = EngineFault("broken")
-            bridge.deliver(runtime.jobs)
-        elif how == "closed":
-            bridge.close()
-        elif how == "left":
-            work.cancel()
-        runtime.jobs.clear()
-        await work
-        del work
-        assert seen() is None
-    finally:
-        gc.enable()
+    work = asyncio.ensure_future(call(array))
+    del array
+    await taken(runtime, 1)
+    if how == "fault":
+        runtime.jobs[0].error = EngineFault("broken")
+        bridge.deliver(runtime.jobs)
+    elif how == "closed":
         bridge.close()
+    elif how == "left":
+        work.cancel()
+    runtime.jobs.clear()
+    await work
+    del work
+    assert not gc.isenabled()
+    assert seen() is None
+    bridge.close()
 
 
 async def test_a_cancelled_caller_cancels_its_job_only() -> None:

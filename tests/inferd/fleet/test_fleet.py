@@ -19,10 +19,6 @@ from inferd.protocol.datatypes import Array
 from tests.inferd.client.server import make_certificates
 from tests.inferd.fleet.conftest import KINDS, Both, Listed, Street
 
-# The devices here are servers in this process that hang and drop their callers; asyncio leaves a socket behind now and
-# then where TLS is cut off in the middle, which is theirs and no client's.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 

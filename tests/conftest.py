@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 
 from inferd_runtime.engines.quiet import silence_telemetry
 
@@ -43,8 +44,10 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests that call ONNX Runtime directly report to nobody either."""
+    """Tests that call ONNX Runtime directly report to nobody either. Hypothesis has no deadlines, which a busy machine
+    would break, and draws the same examples in each run; `--hypothesis-profile=default` draws new ones."""
     silence_telemetry()
+    settings.load_profile("ci")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

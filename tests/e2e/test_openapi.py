@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from tests import onnx_models
 from tests.agent.embedding.models import embedder
@@ -17,6 +22,7 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.raw import free_port
 
 EXAMPLES = 12
+CONFORMANCE = [status_code_conformance, content_type_conformance, response_schema_conformance]
 # Made-up names only: what these do to a real model keeps it from answering, or the machine busy.
 UNNAMED = ("unload", "plan")
 
@@ -58,12 +64,14 @@ def test_every_reference_leads_somewhere(asked: Asked) -> None:
         "/v2/systemsharedmemory/region/{region}/register", "/v2/models/{model}/trace/setting", "/v2/logging",
         "/inferd/v1/memory",
     } <= set(document["paths"])  # fmt: skip
-    infer = document["paths"]["/v2/models/{model}/infer"]["post"]
-    assert infer["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RequestBody"}
+    for path, kind in (("/v2/models/{model}/infer", "RequestBody"), ("/v1/models/{model}:predict", "PredictBody")):
+        body = document["paths"][path]["post"]["requestBody"]
+        assert body["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{kind}"}
 
 
 def test_nothing_that_the_document_allows_is_a_server_error(asked: Asked) -> None:
-    """Bodies and names made up from the document, a bounded number for each operation: no 5xx, and all serve on."""
+    """Bodies and names made up from the document, a bounded number for each operation: no 5xx, answers as the document
+    has them, and all serve on."""
     schema = schemathesis.openapi.from_dict(with_real_names(asked.document()))
     schema.config.update(base_url=asked.url)
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -102,5 +110,6 @@ def ask(operation: Any, asked: Asked) -> None:
             answer.status_code,
             answer.text[:500],
         )
+        case.validate_response(answer, checks=CONFORMANCE)
 
     calls()

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from inferd.protocol.datatypes import Array, Buffer, datatype_of
 from inferd.protocol.errors import ProtocolError
@@ -27,13 +28,60 @@ _OBJECT = re.compile(rb"\s*\{(?!\s*\"\$\")")
 _SIGNATURES = ("", "serving_default")
 
 
-class _Body(msgspec.Struct):
-    instances: msgspec.Raw = msgspec.Raw()
-    inputs: msgspec.Raw = msgspec.Raw()
+class PredictBody(msgspec.Struct):
+    """`POST /v1/models/{model}:predict`, as read: rows or columns."""
+
+    instances: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)  # a schema cannot show a default of raw JSON
+    inputs: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     signature_name: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+class PredictionBody(msgspec.Struct):
+    """The answer, as written, in the form that was asked in."""
+
+    predictions: list[Any] | UnsetType = UNSET
+    outputs: Any = UNSET
+
+
+class VersionError(msgspec.Struct, frozen=True):
+    """What keeps a version from serving; `OK` where nothing does."""
+
+    error_code: str
+    error_message: str
+
+
+class VersionStatus(msgspec.Struct, frozen=True):
+    """One version, in TensorFlow Serving's words."""
+
+    version: str
+    state: str
+    status: VersionError
+
+
+class StatusBody(msgspec.Struct, frozen=True):
+    """`GET /v1/models/{model}`: the first two are KServe's, the last TensorFlow Serving's."""
+
+    name: str
+    ready: bool
+    model_version_status: list[VersionStatus]
+
+
+class ModelSpecBody(msgspec.Struct, frozen=True):
+    """Which model and version is told of."""
+
+    name: str
+    version: str
+    signature_name: str = ""
+
+
+class SignatureBody(msgspec.Struct, frozen=True):
+    """`GET /v1/models/{model}/metadata`."""
+
+    model_spec: ModelSpecBody
+    metadata: dict[str, Any]
+
+
+_DECODER = msgspec.json.Decoder(PredictBody)
 _ROWS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _COLUMNS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -110,16 +158,21 @@ def encode_predict(prediction: Prediction, outputs: Mapping[str, Array]) -> byte
     spelled = {name: _spell(name, array) for name, array in outputs.items()}
     is_finite = all(array.dtype.kind not in "fV" or bool(np.isfinite(array).all()) for array in outputs.values())
     if prediction.rows is None:
-        answer = {"outputs": next(iter(spelled.values())) if len(spelled) == 1 else spelled}
-    else:
-        for name, array in outputs.items():
-            if not array.ndim or len(array) != prediction.rows:
-                raise ProtocolError(
-                    f"output {name!r} has shape {list(array.shape)} for {prediction.rows} rows: "
-                    "ask with 'inputs' in place of 'instances'"
-                )
-        answer = {"predictions": _joined(spelled)}
-    return msgspec.json.encode(answer) if is_finite else json.dumps(answer, separators=(",", ":")).encode()
+        columns = next(iter(spelled.values())) if len(spelled) == 1 else spelled
+        return msgspec.json.encode(PredictionBody(outputs=columns if is_finite else _with_specials(columns)))
+    for name, array in outputs.items():
+        if not array.ndim or len(array) != prediction.rows:
+            raise ProtocolError(
+                f"output {name!r} has shape {list(array.shape)} for {prediction.rows} rows: "
+                "ask with 'inputs' in place of 'instances'"
+            )
+    rows = _joined(spelled)
+    return msgspec.json.encode(PredictionBody(predictions=rows if is_finite else _with_specials(rows)))
+
+
+def _with_specials(values: Any) -> Any:
+    """Values with NaN and infinities among them, which only the standard library spells."""
+    return msgspec.Raw(json.dumps(values, separators=(",", ":")).encode())
 
 
 def _joined(columns: Mapping[str, list[Any]]) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from inferd.protocol import messages, openai
+from inferd.protocol import messages, openai, v1
 from inferd.protocol.requests import RequestBody
 from inferd.protocol.responses import ResponseBody
 from inferd_agent.rest.plans import MeasureRequest
@@ -26,6 +26,7 @@ _PARAMETERS = {
 # By label: what an endpoint reads (and whether it must come) and writes. Bodies of the others are any JSON.
 _READS: dict[str, tuple[Any, bool]] = {
     "infer": (RequestBody, True),
+    "predict": (v1.PredictBody, True),
     "embeddings": (openai.EmbeddingsRequest, True),
     "index": (messages.IndexRequest, False),
     "load": (messages.LoadRequest, False),
@@ -37,6 +38,9 @@ _READS: dict[str, tuple[Any, bool]] = {
 }
 _WRITES: dict[str, Any] = {
     "infer": ResponseBody,
+    "predict": v1.PredictionBody,
+    "status": v1.StatusBody,
+    "signature": v1.SignatureBody,
     "embeddings": openai.EmbeddingsBody,
     "list": openai.ModelList,
     "server": messages.ServerMetadata,

@@ -11,10 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-import msgspec
-
 from inferd.protocol import Request
-from inferd.protocol.v1 import Prediction, decode_predict, encode_predict
+from inferd.protocol.messages import encode
+from inferd.protocol.v1 import (
+    ModelSpecBody,
+    Prediction,
+    SignatureBody,
+    StatusBody,
+    VersionError,
+    VersionStatus,
+    decode_predict,
+    encode_predict,
+)
 from inferd_agent import views
 from inferd_agent.bridge import Bridge
 from inferd_agent.inference import job_of
@@ -61,7 +69,7 @@ class V1:
         for model in ("/v1/models/{m}", "/v1/models/{m}/versions/{n}"):
             found[f"{model}:predict"] = Endpoint("predict", "POST", self.predict, ("infer",))
             found[model] = Endpoint("status", "GET", self.status, _READ)
-            found[f"{model}/metadata"] = Endpoint("metadata", "GET", self.metadata, _READ)
+            found[f"{model}/metadata"] = Endpoint("signature", "GET", self.metadata, _READ)
         return found
 
     async def alive(self, call: Call, target: Target) -> Answer:
@@ -93,10 +101,7 @@ class V1:
             for each in self._bridge.runtime.models()
             if each.name == target.model and target.version in (None, each.version)
         ]
-        found = {
-            "name": target.model, "ready": chosen.state is State.READY, "model_version_status": versions[::-1],
-        }  # fmt: skip
-        return json_answer(msgspec.json.encode(found))
+        return json_answer(encode(StatusBody(target.model, chosen.state is State.READY, versions[::-1])))
 
     async def metadata(self, call: Call, target: Target) -> Answer:
         """Inputs and outputs as the signature `serving_default`."""
@@ -107,11 +112,8 @@ class V1:
             "outputs": {tensor.name: _tensor(tensor) for tensor in spec.outputs},
             "method_name": "tensorflow/serving/predict",
         }
-        found = {
-            "model_spec": {"name": target.model, "signature_name": "", "version": str(description.version)},
-            "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
-        }
-        return json_answer(msgspec.json.encode(found))
+        found = {"signature_def": {"signature_def": {"serving_default": signature}}}
+        return json_answer(encode(SignatureBody(ModelSpecBody(target.model, str(description.version)), found)))
 
     async def _maybe_off_loop(self, is_long: bool, act: Callable[..., T], *given: Body | Any) -> T:
         if not is_long:
@@ -119,13 +121,9 @@ class V1:
         return await asyncio.get_running_loop().run_in_executor(self._pool, act, *given)
 
 
-def _version_status(description: ModelDescription) -> dict[str, Any]:
-    is_failed = description.state is State.FAILED
-    return {
-        "version": str(description.version),
-        "state": _STATES[description.state],
-        "status": {"error_code": "UNKNOWN" if is_failed else "OK", "error_message": description.reason},
-    }
+def _version_status(description: ModelDescription) -> VersionStatus:
+    code = "UNKNOWN" if description.state is State.FAILED else "OK"
+    return VersionStatus(str(description.version), _STATES[description.state], VersionError(code, description.reason))
 
 
 def _tensor(tensor: TensorSpec) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Measuring in the background: one version at a time, unasked only while the machine is calm, at once when asked.
 
 A version serves on its safe plan meanwhile. What is measured unasked is put off as soon as requests come, since both
-would disturb each other; what is unloaded or replaced meanwhile is given up. `measure` does the measuring and keeps the
-evidence; `swap` has the version opened anew.
+would disturb each other, or somebody asks; what is unloaded or replaced meanwhile is given up. `measure` does the
+measuring and keeps the evidence; `swap` has the version opened anew.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class _Case:
     order: Order | None = None
     progress: tuple[int, int, str] = (0, 0, "")
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody waits for it to be measured."""
+        return self.order is not None and self.order.is_asked
+
 
 @dataclass(slots=True)
 class _Cases:
@@ -120,7 +125,10 @@ class Background:
             for other in [other for other in known if other != key and not self._is_served(*other)]:
                 del known[other]
             case = _Case(subject, evidence)
-            if evidence is None and self._is_unasked:
+            before = known.get(key)
+            if before is not None and before.is_asked and before.subject.same(subject):
+                case.order = before.order  # somebody waits for it
+            elif evidence is None and self._is_unasked:
                 case.order = Order()
             known[key] = case
         self._wake.set()
@@ -170,7 +178,7 @@ class Background:
                 if case.order is not None and self._is_stale(case):
                     case.order = None
             waiting = [case for case in self._cases.known.values() if case.order is not None]
-            asked = [case for case in waiting if case.order is not None and case.order.is_asked]
+            asked = [case for case in waiting if case.is_asked]
         if not asked and not (waiting and self._is_calm()):
             return None, None, bool(waiting)
         case = (asked or waiting)[0]
@@ -188,7 +196,8 @@ class Background:
             case.progress = (done, total, now)
 
         def should_stop() -> bool:
-            return self._is_closing or (not order.is_asked and self._is_busy()) or self._is_stale(case)
+            gives_way = not order.is_asked and (self._is_busy() or self._is_anything_asked())
+            return self._is_closing or gives_way or self._is_stale(case)
 
         try:
             evidence = self._measure(subject, order, tell, should_stop)
@@ -207,6 +216,10 @@ class Background:
         finally:
             with self._cases.lock:
                 self._cases.current = None
+
+    def _is_anything_asked(self) -> bool:
+        with self._cases.lock:
+            return any(case.is_asked for case in self._cases.known.values())
 
     def _is_stale(self, case: _Case) -> bool:
         """Whether the version does not serve any more, or does with other content or settings."""

@@ -95,6 +95,34 @@ def test_who_asks_does_not_wait_for_calm(stage: Stage) -> None:
     assert stage.next_begun() == ("n", wanted)
 
 
+@pytest.mark.parametrize("name", ["m", "n"])
+def test_what_nobody_asked_for_gives_way_to_who_asks(stage: Stage, name: str) -> None:
+    """An order is begun at once, whichever version is being measured unasked, and that one has its turn again."""
+    stage.is_calm.set()
+    stage.background.offer(subject(), None)
+    stage.next_begun()
+    stage.background.offer(subject("n"), EVIDENCE)
+    wanted = Order(3.0, is_asked=True)
+    stage.background.order(name, 1, wanted)
+    assert stage.next_begun() == (name, wanted)
+    stage.go_on.set()
+    assert stage.swapped.get(timeout=PATIENCE_S) == name
+    if name == "n":
+        assert stage.next_begun() == ("m", Order())
+
+
+def test_an_order_outlives_the_swap_before_it(stage: Stage) -> None:
+    """Who asks while the same version is being measured gets a measuring of their own, though it is opened anew."""
+    stage.background.offer(subject(), EVIDENCE)
+    stage.background.order("m", 1, Order(is_asked=True))
+    stage.next_begun()
+    wanted = Order(60.0, thorough=True, is_asked=True)
+    stage.background.order("m", 1, wanted)
+    stage.background.offer(subject(), EVIDENCE)  # as a swap does
+    stage.go_on.set()
+    assert stage.next_begun() == ("m", wanted)
+
+
 def test_requests_put_it_off(stage: Stage) -> None:
     """Unasked measuring stops when requests come, and is tried again in calm."""
     stage.is_calm.set()

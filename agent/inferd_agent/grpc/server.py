@@ -20,29 +20,17 @@ from grpc._cython import cygrpc
 _AGAIN_S = 0.05
 # What strangers may call has this part of the places of the others, and at least one.
 _STRANGERS_SHARE = 8
-# So many calls of a busy path are taken at once, where there is room, and otherwise one: those that come together are
-# seen together, and share a batch.
-_TAKEN_AT_ONCE = 16
+# So many calls of a busy path are asked for ahead, of others one: those that come together are seen together, and share
+# a batch.
+_ASKED_AHEAD = 16
 
 
 class _Gate:
-    """So many calls at once. Beyond half of them `has_room` is off."""
+    """`most` calls at once, of which so many are `taken`."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.taken = 0
-        self.has_room = asyncio.Event()
-        self.has_room.set()
-
-    def enter(self) -> None:
-        self.taken += 1
-        if 2 * self.taken > self.most:
-            self.has_room.clear()
-
-    def leave(self) -> None:
-        self.taken -= 1
-        if 2 * self.taken <= self.most:
-            self.has_room.set()
 
 
 @dataclass(slots=True)
@@ -96,17 +84,13 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
 
     async def _request_registered_call(self, method: bytes) -> None:
         take, path = partial(super()._request_registered_call, method), method.decode()
-        await asyncio.gather(
-            *[self._take(path, take) for _ in range(_TAKEN_AT_ONCE if path in self._busy_paths else 1)]
-        )
+        await asyncio.gather(*[self._take(path, take) for _ in range(_ASKED_AHEAD if path in self._busy_paths else 1)])
 
     async def _request_call(self) -> None:
         await self._take("", super()._request_call)  # nothing is served there, so the real path does not matter
 
-    async def _take(self, path: str, take: Callable[[], Awaitable[Any]], room: asyncio.Event | None = None) -> None:
+    async def _take(self, path: str, take: Callable[[], Awaitable[Any]]) -> None:
         while True:
-            if room is not None:
-                await room.wait()
             self._begin(path, await self._next(take))
 
     async def _next(self, take: Callable[[], Awaitable[Any]]) -> Any:
@@ -128,7 +112,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
         answering = cygrpc._handle_rpc(path, self, (), state, self._events, is_full)
         call = _Call(state, None if is_full else gate)
         if call.gate is not None:
-            call.gate.enter()
+            call.gate.taken += 1
         task = self._events.create_task(self._attend(call, answering, path))
         self._calls[task] = call
 
@@ -141,7 +125,7 @@ class Server(cygrpc.AioServer):  # type: ignore[misc]  # gRPC has no types
             await work
         finally:
             if call.gate is not None:
-                call.gate.leave()
+                call.gate.taken -= 1
             del self._calls[cast("asyncio.Task[None]", asyncio.current_task())]
 
     def _sweep(self) -> None:

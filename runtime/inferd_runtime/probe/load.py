@@ -39,7 +39,6 @@ class LoadSample:
     control group's limit.
     """
 
-    taken_s: float
     window_s: float
     host_busy_cores: float
     own_busy_cores: float
@@ -51,7 +50,6 @@ class LoadSample:
     temperature_c: float | None
     hot_c: float | None
     on_battery: bool | None
-    memory_rss_bytes: int
     memory_available_bytes: int
 
     @property
@@ -120,7 +118,6 @@ class LoadSampler:
         own = ours_s / window_s if window_s else 0.0
         heat, on_battery = self._read_slow(now_s)
         sample = LoadSample(
-            taken_s=now_s,
             window_s=window_s,
             # Two clocks of different grain: we cannot have used more than was used.
             host_busy_cores=max(host, min(own, float(count))),
@@ -133,7 +130,6 @@ class LoadSampler:
             temperature_c=heat.now_c if heat else None,
             hot_c=heat.hot_c if heat else None,
             on_battery=on_battery,
-            memory_rss_bytes=self._sensors.rss_bytes(),
             memory_available_bytes=self._count_available(),
         )
         self._last_s, self._last_busy_s, self._last_own_s = now_s, busy_s, own_s

@@ -84,10 +84,6 @@ class Sensors:
             return 1.0
         return len(theirs & cores) / len(theirs)
 
-    def rss_bytes(self) -> int:
-        """Resident memory of this process."""
-        return int(self._process.memory_info().rss)
-
     def available_bytes(self) -> int:
         """Memory that could be had without swapping."""
         return int(psutil.virtual_memory().available)

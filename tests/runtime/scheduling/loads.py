@@ -10,7 +10,6 @@ WINDOW_S = 0.25
 def load(others: float, own: float = 0.0, callers: float = 0.0, cores: int = 8) -> LoadSample:
     """A window in which others, we and our callers kept so many of `cores` busy; nothing else is known."""
     return LoadSample(
-        taken_s=0.0,
         window_s=WINDOW_S,
         host_busy_cores=others + own + callers,
         own_busy_cores=own,
@@ -22,6 +21,5 @@ def load(others: float, own: float = 0.0, callers: float = 0.0, cores: int = 8) 
         temperature_c=None,
         hot_c=None,
         on_battery=None,
-        memory_rss_bytes=0,
         memory_available_bytes=0,
     )

@@ -79,7 +79,9 @@ class Metrics:
         return CONTENT_TYPE_LATEST, generate_latest(registry)
 
     def _collect(self, sees: Callable[[str], bool]) -> Iterator[Metric]:
-        yield _family(GaugeMetricFamily, "build_info", "What runs.", {"version": self.version}, 1)
+        build = GaugeMetricFamily("inferd_build_info", "What runs.", labels=("version",))
+        build.add_metric((self.version,), 1)
+        yield build
         yield _gauge("start_time_seconds", "When the daemon started, since the epoch.", self._started_s)
         yield from self._front_end()
         runtime = self._runtime
@@ -103,14 +105,6 @@ class Metrics:
         yield _counter("connections_refused", "Connections over the limit.", counters.connections_refused)
         yield _gauge("connections_open", "Connections open now.", counters.connections)
         yield _gauge("request_body_bytes", "Request bodies held now.", sum(held() for held in self._held_bytes))
-
-
-def _family(
-    kind: type[GaugeMetricFamily], name: str, text: str, labels: dict[str, str], value: float
-) -> GaugeMetricFamily:
-    family = kind(f"inferd_{name}", text, labels=tuple(labels))
-    family.add_metric(tuple(labels.values()), value)
-    return family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

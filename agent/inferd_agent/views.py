@@ -80,7 +80,6 @@ def config(description: ModelDescription, versions: Iterable[int]) -> ModelConfi
     spec, plan = spec_of(description), description.plan
     is_batched = spec.max_batch > 0
     groups = (InstanceGroup(f"{description.name}_0", _kind(plan.device), plan.streams),) if plan else ()
-    gathers = plan is not None and plan.batch > 1
     return ModelConfig(
         name=description.name,
         platform=_platform(description),
@@ -94,7 +93,7 @@ def config(description: ModelDescription, versions: Iterable[int]) -> ModelConfi
         ),
         instance_group=groups,
         parameters={key: ConfigParameter(text) for key, text in _facts(description).items()},
-        dynamic_batching=DynamicBatching((plan.batch,)) if plan and gathers else UNSET,
+        dynamic_batching=DynamicBatching((plan.batch,)) if plan and plan.batch > 1 else UNSET,
     )
 
 

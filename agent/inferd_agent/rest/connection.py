@@ -336,7 +336,7 @@ class Connection(web.RequestHandler):
         self._is_refused = True
         transport = self.transport
         if transport is not None and not transport.is_closing():
-            self._app.counters.requests[("none", status)] = self._app.counters.requests.get(("none", status), 0) + 1
+            self._app.counters.count("none", status)
             transport.write(bare_error(status, text))
             transport.close()
 
@@ -354,8 +354,7 @@ class Connection(web.RequestHandler):
             log.error("a request failed outside its handler", exc_info=exc)
             status, message = 500, "internal error"
         request.id = request.id or self._app.ids.next()
-        requests = self._app.counters.requests
-        requests[("none", status)] = requests.get(("none", status), 0) + 1
+        self._app.counters.count("none", status)
         text = (message or "bad request").split("\n", 1)[0].strip().rstrip(":")
         return cast(web.StreamResponse, error_answer(status, f"not HTTP as it should be: {text}", must_close=True))
 

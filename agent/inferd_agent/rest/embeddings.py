@@ -32,7 +32,8 @@ from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.connection import Call
 from inferd_agent.rest.headers import TIMEOUT
 from inferd_agent.rest.routes import Endpoint, Target
-from inferd_runtime import Embedding, InvalidRequest, Job, ModelDescription, ModelNotReady, ModelSpec, State
+from inferd_agent.views import spec_of
+from inferd_runtime import Embedding, InvalidRequest, Job, ModelDescription, ModelSpec, State
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -106,9 +107,7 @@ class Embeddings:
 
     def _embedder(self, request: EmbeddingsRequest) -> tuple[ModelDescription, ModelSpec, Embedding]:
         description = self._bridge.runtime.describe(request.model)
-        spec = description.spec
-        if spec is None:
-            raise ModelNotReady(f"model {request.model!r} is {description.state.value}: {description.reason}")
+        spec = spec_of(description)
         if description.embedding is None:
             raise InvalidRequest(f"model {request.model!r} does not embed text: its model.toml has no [embedding]")
         size = next(each.shape[-1] for each in spec.outputs if each.name == description.embedding.output)

@@ -5,6 +5,7 @@ A caller that is limited to some models sees no others in any list.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -96,10 +97,8 @@ class Models:
     async def unload(self, call: Call, target: Target) -> Answer:
         """Unloading what is not there is no error, as in Triton."""
         decode_optional(UNLOAD_REQUEST, await self._bodies.read(call), "unload")
-        try:
+        with contextlib.suppress(ModelNotFound):
             await self._bridge.unload(target.model)
-        except ModelNotFound:
-            return json_answer(b"{}")
         return json_answer(b"{}")
 
     async def elsewhere(self, call: Call, target: Target) -> Answer:

@@ -17,7 +17,7 @@ import aiohttp
 from inferd import calls
 from inferd.address import Address, Trust, find_url, parse_url
 from inferd.calls import Call, Outputs, Result
-from inferd.channel import Channel, UnixTLSConnector
+from inferd.channel import Channel, TCPConnector, UnixTLSConnector
 from inferd.client import DEFAULT_TIMEOUT_S, DEFAULT_WAIT_S
 from inferd.errors import ConnectionFailed, InferdError, TLSError
 from inferd.memory import Memories, Memory, share
@@ -233,7 +233,7 @@ class AsyncClient(AsyncApi):
 
 def _connector(address: Address, trust: Trust, limit: int) -> aiohttp.BaseConnector:
     if address.path is None:
-        return aiohttp.TCPConnector(limit=limit)
+        return TCPConnector(limit=limit)
     return UnixTLSConnector(
         address.path, trust if address.server_name is not None else None, address.server_name, limit
     )

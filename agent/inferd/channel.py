@@ -7,6 +7,7 @@ several addresses are known. Files are read off the loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -31,6 +32,36 @@ from inferd.wire import body_headers, fixed_headers
 _SKIP = ("User-Agent", "Accept", "Content-Type")
 
 
+class LentSocket(socket.socket):
+    """A socket for an event loop to use, which never closes a descriptor that is not its own any more.
+
+    Where the peer resets a connection at once, uvloop closes the descriptor and leaves its number with the object,
+    which would close whatever has that number by the time it is collected.
+    """
+
+    def __init__(self, family: int, kind: int, proto: int = 0) -> None:
+        super().__init__(family, kind, proto)
+        self._inode = os.fstat(self.fileno()).st_ino
+
+    def __del__(self) -> None:
+        if self.fileno() >= 0 and not self._is_own():
+            self.detach()
+        super().__del__()  # type: ignore[misc]  # typeshed does not know it
+
+    def _is_own(self) -> bool:
+        try:
+            return os.fstat(self.fileno()).st_ino == self._inode
+        except OSError:
+            return False
+
+
+class TCPConnector(aiohttp.TCPConnector):
+    """aiohttp's, whose sockets harm nobody."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(socket_factory=lambda found: LentSocket(*found[:3]), **options)
+
+
 class UnixTLSConnector(aiohttp.UnixConnector):
     """aiohttp's Unix connector, with TLS inside the socket when `trust` is given."""
 
@@ -45,7 +76,7 @@ class UnixTLSConnector(aiohttp.UnixConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's own signature; the call's total deadline holds
     ) -> ResponseHandler:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = LentSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             await self._loop.sock_connect(sock, self.path)
@@ -78,7 +109,7 @@ class _Buffers(aiohttp.Payload):
                 await writer.write(view[at : at + SEND_BYTES])
 
 
-class DeviceConnector(aiohttp.TCPConnector):
+class DeviceConnector(TCPConnector):
     """To one device at any of its `addresses`, which may change. `connect_s`: for TCP and TLS of one connection.
 
     Puts no limit on connections: closing a connector that has one cancels whoever waits for a connection.

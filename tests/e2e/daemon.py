@@ -82,7 +82,7 @@ class Daemon:
                 raise
         return self
 
-    def wait_ready(self, timeout_s: float = 80) -> None:
+    def wait_ready(self, timeout_s: float = 200) -> None:
         """Wait for the summary, which comes when every model is up or has failed; raises with the log when it died."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:

@@ -95,6 +95,7 @@ def test_a_real_denial_is_4(inferd: Run, tmp_path: Path) -> None:
         folder.chmod(0o755)
         folder = folder.parent
     path = tmp_path / "s.sock"
+    inferd("models", "--url", f"unix:{path}?tls=off")  # loads the command: that user may not read the code
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()

@@ -17,7 +17,7 @@ from inferd_agent.rest.answers import Answer, Spell, plain_error
 from inferd_runtime import InvalidRequest
 
 if TYPE_CHECKING:
-    from inferd_agent.rest.connection import Call
+    from inferd_agent.rest.call import Call
 
 Handler = Callable[["Call", "Target"], Awaitable[Answer]]
 
@@ -112,7 +112,11 @@ def _fits(shape: tuple[str, ...], segments: list[str]) -> bool:
 def _takes(want: str, came: str) -> bool:
     if not want.startswith("{"):
         return want == came
-    return len(came) > len(want[3:]) and came.endswith(want[3:])
+    if not came.endswith(want[3:]):
+        return False
+    name = came[: len(came) - len(want[3:])]
+    # No model or version has a colon: what follows one is a verb that is not there, as TensorFlow Serving's :classify.
+    return bool(name) and not (":" in name and want.startswith(("{m}", "{n}")))
 
 
 def _decode(segment: str) -> str:

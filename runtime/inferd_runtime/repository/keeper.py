@@ -239,7 +239,7 @@ class Keeper:
         if entry.life.state is State.DRAINING:
             model.is_waiting = True
             return
-        unfit = unfit or Unfit("model.toml asks for this version, but it is not there")
+        unfit = unfit or Unfit("the settings ask for this version, but it is not there")
         entry.tried = None
         if not unfit.is_unfinished and model.is_forced:
             model.failures.append(InvalidModel(unfit.reason))

@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _MODEL_FILE = re.compile(r"model(?:\.(?P<variant>[A-Za-z0-9_-]{1,64}))?(?P<suffix>\.onnx|\.xml|\.tflite)")
 _RESERVED = frozenset({"stats"})  # /v2/models/stats is a path of the protocol
+_TRITON = "config.pbtxt"
 _UNFINISHED = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".lock", ".swp", "~")
 # What an exporter writes beside a bare model file.
 _BARE_COMPANIONS = ("{stem}.bin", "{file}.data", "{file}_data", "{stem}.data")
@@ -203,8 +204,10 @@ def _folder_model(name: str, folder: Path, inside: Sequence[Path]) -> ModelFiles
     if not versions and not unfit:
         if not entries:
             return None
-        raise InvalidModel(_advice(name, entries))
-    return ModelFiles(name, folder, folder / "model.toml", versions, unfit, folder / "config.pbtxt")
+        if not any(entry.name == _TRITON for entry in entries):
+            raise InvalidModel(_advice(name, entries))
+        unfit[1] = Unfit(_advice(name, entries), is_unfinished=True)  # an ensemble: its configuration tells the rest
+    return ModelFiles(name, folder, folder / "model.toml", versions, unfit, folder / _TRITON)
 
 
 def _advice(name: str, entries: Sequence[os.DirEntry[str]]) -> str:

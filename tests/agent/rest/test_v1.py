@@ -45,8 +45,9 @@ def test_text(served: Serving) -> None:
         ("/v1/models/mlp/versions/x:predict", {"instances": [1]}, 400),
         ("/v1/models/mlp:predict", {"instances": [1]}, 400),
         ("/v1/models/mlp:predict", b"{", 400),
-        ("/v1/models/mlp:classify", {"examples": []}, 405),
-        ("/v1/models/:predict", {"instances": [1]}, 405),
+        ("/v1/models/mlp:classify", {"examples": []}, 404),
+        ("/v1/models/mlp/versions/1:explain", {"instances": [1]}, 404),
+        ("/v1/models/:predict", {"instances": [1]}, 404),
         ("/v1/models/faulting:predict", {"instances": [[99]]}, 500),
     ],
 )

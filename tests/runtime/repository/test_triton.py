@@ -177,3 +177,21 @@ def test_a_change_is_taken_and_warned_of_once(stage: Stage, caplog: pytest.LogCa
     config.write_text("max_batch_size 8")
     stage.settle()
     assert "expected ':' or '{'" in stage.repository.describe("m").reason
+
+
+def test_an_ensemble_is_named(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder that has nothing but a configuration is told with its reason, and what the configuration says in vain is
+    in the one warning."""
+    folder = stage.root / "both"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text('platform: "ensemble" ensemble_scheduling { step { model_name: "m" } }')
+    with caplog.at_level(logging.WARNING, "inferd.repository"):
+        stage.settle()
+    assert [record.message for record in caplog.records] == [
+        "both: config.pbtxt is followed, but not in this: platform 'ensemble'; ensemble_scheduling"
+    ]
+    assert "no version in it" in stage.repository.describe("both").reason
+    assert stage.repository.is_ready()
+    stage.install("both", 1)
+    stage.settle()
+    assert stage.states("both") == {1: "READY"}

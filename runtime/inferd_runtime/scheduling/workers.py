@@ -42,7 +42,7 @@ class Workers:
         self._share = Share()
         self._make_runner = make_runner
         self._idle_runner = idle_runner
-        self._idle_turn = threading.Lock()  # held while the idle session runs
+        self._deciding = threading.Lock()  # who runs a lone job on the idle session
         self._threads: list[threading.Thread] = []
         self._start_one()
 
@@ -57,8 +57,12 @@ class Workers:
         one is free up to `plan.streams`. `submit` starts none: that blocks, and its thread is the event loop's."""
         number = len(self._threads)
         thread = threading.Thread(target=self._work, args=(number,), name=f"{self._title}/{number}", daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        self._threads.append(thread)  # before it runs: it counts them, to see whether it is the newest
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            raise
 
     def _work(self, number: int) -> None:
         """A worker's life: one batch after another, until the queue is closed and empty."""
@@ -116,23 +120,27 @@ class Workers:
         return self._budget.ask(self._plan.threads, self._share, run_ns, instead_of)
 
     def _run_alone(self, runner: Runner) -> bool:
-        """Run what waits on the idle session, if it came alone and the cores are free; False when it was left."""
+        """Run what waits on the idle session, if it came alone and the cores are free; False when it was left.
+
+        Workers decide one after the other: one that finds the job taken must not claim cores for nothing, or the next
+        lone job would find them claimed.
+        """
         shape = self._plan.idle
-        if shape is None or not self._queue.is_alone() or not self._idle_turn.acquire(blocking=False):
-            return False
-        try:
+        with self._deciding:
+            if not self._queue.waiting:
+                return True
+            if shape is None or not self._queue.is_alone():
+                return False
             claim = self._budget.ask_now(shape.threads, self._share, shape.run_us * 1000.0)
             if claim is None:
                 return False
-            batch, dead = self._queue.take(max(shape.batch, 1))
-            if dead:
-                self._desk.bury(dead)
-            is_whole = bool(batch) and self._desk.run(runner, batch)
-            if batch:
-                self._queue.rest()
-            self._budget.release(claim)
-        finally:
-            self._idle_turn.release()
+            batch, dead = self._queue.take(max(shape.batch, 1))  # nobody is alone until it rests
+        if dead:
+            self._desk.bury(dead)
+        is_whole = bool(batch) and self._desk.run(runner, batch)
+        if batch:
+            self._queue.rest()
+        self._budget.release(claim)
         if batch:
             self._desk.finish(batch, is_whole, teaches=False)
         return True

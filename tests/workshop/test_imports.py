@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_import_contracts_hold() -> None:
     """Every import contract of pyproject.toml is kept."""
     script = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([str(script), "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=55)
+    done = subprocess.run([str(script), "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -29,5 +29,5 @@ def test_import_contracts_hold() -> None:
 def test_import_is_light(package: str, heavy: tuple[str, ...]) -> None:
     """Importing a package does not drag in engines or servers that the caller may never need."""
     code = f"import sys, {package}; print([m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -19,6 +19,7 @@ from inferd_runtime.tensor import TensorSpec
 from tests import onnx_models
 
 RESCAN_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Clock:
@@ -134,7 +135,7 @@ class Stage:
 
     def settle(self) -> None:
         """Steps and time, until there is nothing more to do."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         self.look()
         while time.monotonic() < deadline:
             self.clock.now += 1
@@ -154,7 +155,7 @@ class Stage:
 
         thread = threading.Thread(target=run)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while thread.is_alive() and time.monotonic() < deadline:
             self.look()
             self.clock.now += 1

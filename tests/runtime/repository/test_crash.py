@@ -28,7 +28,7 @@ def hang(files, settings, digest):
 root, cache = map(Path, sys.argv[1:])
 repository = Repository([root], open_version=hang, cache_dir=cache, watch=False, settle_s=0.01)
 repository.start()
-if repository.wait_loaded(5):
+if repository.wait_loaded(60):
     print(repository.describe("bad").reason, flush=True)
 threading.Event().wait()
 """

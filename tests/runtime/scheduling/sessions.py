@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +101,19 @@ class Receiver:
         with self._more:
             assert self._more.wait_for(lambda: len(self.jobs) >= count, WAIT_S), f"{len(self.jobs)} of {count} came"
             return self.jobs
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Until the claim holds, where nothing tells when."""
+    end_s, pause = time.monotonic() + WAIT_S, threading.Event()
+    while not claim():
+        assert time.monotonic() < end_s, "it never came to be"
+        pause.wait(0.001)
+
+
+def new_workers(before: Collection[threading.Thread]) -> list[threading.Thread]:
+    """The lanes' threads that were not there before; those of earlier tests may be ending still."""
+    return [thread for thread in set(threading.enumerate()) - set(before) if thread.name.startswith("model:")]
 
 
 def make_lane(

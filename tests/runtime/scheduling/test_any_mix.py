@@ -15,7 +15,7 @@ from inferd_runtime.job import Array
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget
 from inferd_runtime.spec import Shape
 from inferd_runtime.stats import ModelStats
-from tests.runtime.scheduling.sessions import FREE, DoublingSession, Receiver, assert_right, job, make_lane
+from tests.runtime.scheduling.sessions import FREE, DoublingSession, Receiver, assert_right, eventually, job, make_lane
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def play(
         == len(mix)
         == (seen.success_count + seen.fail_count + seen.cancelled_count + seen.late_count + seen.rejected_count)
     )
-    assert (held.held, budget.used, lane.waiting, lane.running) == (0, 0, 0, 0)
+    assert (held.held, lane.waiting, lane.running) == (0, 0, 0)
+    eventually(lambda: budget.used == 0)  # a worker may give back after all is delivered
     assert session.is_closed
     assert idle_session is None or (idle_session.is_closed and idle_session.most_running <= 1)
 

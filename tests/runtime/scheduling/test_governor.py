@@ -97,10 +97,11 @@ def test_unreadable_load_keeps_the_size(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_the_thread_governs_and_stops() -> None:
     """Started it reads the load by itself; stopped it ends."""
-    host = Host()
+    host, before = Host(), set(threading.enumerate())
     governor, _ = governed(host)
     governor.start()
     assert host.was_read.wait(20)
+    (thread,) = (thread for thread in set(threading.enumerate()) - before if thread.name == "governor")
     governor.stop()
     governor.stop()
-    assert "governor" not in [thread.name for thread in threading.enumerate()]
+    assert not thread.is_alive()

@@ -11,7 +11,18 @@ from inferd_runtime.job import Array, Job
 from inferd_runtime.scheduling.budget import ByteBudget, CoreBudget, Share
 from inferd_runtime.spec import Shape
 from inferd_runtime.stats import ModelStats
-from tests.runtime.scheduling.sessions import FREE, SINGLE, DoublingSession, Receiver, assert_right, job, make_lane
+from tests.runtime.scheduling.sessions import (
+    FREE,
+    SINGLE,
+    WAIT_S,
+    DoublingSession,
+    Receiver,
+    assert_right,
+    eventually,
+    job,
+    make_lane,
+    new_workers,
+)
 
 
 class Clock:
@@ -27,8 +38,10 @@ class Clock:
 def test_a_job_goes_through() -> None:
     """Submitted, run by a named worker, delivered with its own answer, counted."""
     session, receiver, stats = DoublingSession(), Receiver(), ModelStats("model", 1)
+    before = threading.enumerate()
     lane = make_lane(session, receiver, stats=stats)
-    assert "model:1/0" in [thread.name for thread in threading.enumerate()]
+    (worker,) = new_workers(before)
+    assert worker.name == "model:1/0"
     lane.submit(job(1.0, 2.0))
     assert_right(receiver.wait(1)[0])
     assert lane.drain(20)
@@ -36,7 +49,8 @@ def test_a_job_goes_through() -> None:
     assert (seen.inference_count, seen.execution_count, seen.success_count) == (2, 1, 1)
     lane.close()
     assert session.is_closed
-    assert not any(thread.name.startswith("model:") for thread in threading.enumerate())
+    worker.join(WAIT_S)
+    assert not worker.is_alive()
 
 
 def test_what_gathers_during_a_run_is_the_next_batch() -> None:
@@ -393,8 +407,7 @@ def test_lanes_share_the_cores() -> None:
     lanes = [make_lane(session, receiver, budget=budget, streams=2, batch=1) for session in sessions]
     for i in range(40):
         lanes[i % 2].submit(job(float(i)))
-    while budget.waiting < 1:
-        threading.Event().wait(0.001)
+    eventually(lambda: budget.waiting >= 1)
     assert budget.used == 3
     assert sum(session.running for session in sessions) <= 3
     for session in sessions:
@@ -407,18 +420,13 @@ def test_lanes_share_the_cores() -> None:
     assert budget.used == 0
 
 
-def count_threads() -> int:
-    """The workers of all lanes."""
-    return sum(thread.name.startswith("model:") for thread in threading.enumerate())
-
-
 def test_streams_run_side_by_side() -> None:
     """A plan of two streams runs two batches at once, and threads are started only when work comes."""
     session, receiver = DoublingSession(), Receiver()
     session.gate.clear()
-    before = count_threads()
+    before = threading.enumerate()
     lane = make_lane(session, receiver, streams=2, batch=1)
-    assert count_threads() == before + 1
+    assert len(new_workers(before)) == 1
     lane.submit(job(1.0))
     session.wait_entered()
     lane.submit(job(2.0))
@@ -428,7 +436,7 @@ def test_streams_run_side_by_side() -> None:
     session.gate.set()
     receiver.wait(3)
     assert session.most_running == 2
-    assert count_threads() == before + 2
+    assert len(new_workers(before)) == 2
     lane.close()
 
 
@@ -485,7 +493,7 @@ def test_a_job_that_comes_alone_has_all_cores() -> None:
     """With a second session for an idle queue lone jobs run there, on all of its cores; jobs in company run as planned,
     and the second session comes back once requests come alone again."""
     wide, narrow, receiver, budget = DoublingSession(), DoublingSession(), Receiver(), CoreBudget(4)
-    lane = make_lane(narrow, receiver, budget=budget, idle_session=wide, idle=IDLE, streams=2)
+    lane = make_lane(narrow, receiver, budget=budget, idle_session=wide, idle=IDLE)
     wide.gate.clear()
     lane.submit(job(0.0))
     wide.wait_entered()
@@ -538,8 +546,7 @@ def test_more_work_keeps_its_place_in_line() -> None:
         long.submit(job(float(i)))
     for i in range(30):
         short.submit(job(float(i)))
-    while budget.waiting < 2:
-        threading.Event().wait(0.001)
+    eventually(lambda: budget.waiting >= 2)
     budget.release(held)
     receiver.wait(34)
     second = order.index("long", order.index("long") + 1)

@@ -70,8 +70,9 @@ class FaultySession:
                     os.write(os.open(self._path, os.O_RDWR), b"!")  # stays open, so that the byte stays too
                 ctypes.PyDLL(None).pause()  # and no other thread of this interpreter runs either
             case Fault.EAT:
-                for _ in range(256):  # an end, in case nobody puts one
+                for _ in range(256):  # an end, in case nobody puts one soon
                     self._eaten.append(np.ones(4 << 20, np.uint8))
+                ctypes.CDLL(None).pause()
             case Fault.FORK:
                 fork_holding(64 << 20)
             case Fault.REPORT:

@@ -8,7 +8,7 @@ from inferd.protocol.messages import LiveBody, ReadyBody, ServerMetadata, encode
 from inferd_agent.identity import ANONYMOUS
 from inferd_agent.metrics import Metrics
 from inferd_agent.rest.answers import Answer, json_answer
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.openapi import document
 from inferd_agent.rest.routes import Endpoint, Target
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from inferd.protocol.messages import ErrorBody, encode
 
 if TYPE_CHECKING:
-    from inferd_agent.rest.connection import Call
+    from inferd_agent.rest.call import Call
 
 Buffers = Sequence[bytes | memoryview]
 Spell = Callable[[int, str], bytes]  # status and text of a refusal into its body

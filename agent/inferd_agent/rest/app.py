@@ -29,7 +29,8 @@ from inferd_agent.metrics import Counters, Metrics
 from inferd_agent.rest.about import About
 from inferd_agent.rest.answers import Answer, Spell, error_answer, plain_error
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call, Server
+from inferd_agent.rest.call import Call
+from inferd_agent.rest.connection import Server
 from inferd_agent.rest.embeddings import Embeddings
 from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING
 from inferd_agent.rest.ids import Ids

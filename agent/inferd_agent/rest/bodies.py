@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from inferd_agent.errors import BodyTooLarge, RequestTimeout
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.encodings import inflate, parse_content_encoding
 from inferd_agent.rest.headers import CONTENT_ENCODING
 from inferd_runtime import InvalidRequest, Overloaded

@@ -1,8 +1,9 @@
 """Connections: aiohttp's request handler with what it lacks. Peer credentials read once, a time limit and a size limit
-on request heads, a limit on connections, errors in the protocol's form, and a cheap request object.
+on request heads, a limit on connections, errors in the protocol's form, and an express way for small requests.
 
-Invariant: a connection is `busy` from the start of a handler until its answer is handed over; its head is `coming` from
-the first byte (or from the connection's start) until then. `has_called` is set by requests and cleared by who asks.
+Invariant: `is_busy` from the start of a handler until its answer is handed over; `head_since` is when the first byte of
+the next head came (or the connection itself), 0 from the start of the handler on. `has_called` is set by requests and
+cleared by who asks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 
 from inferd_agent.rest.answers import UNSENT_BYTES, Answer, bare_error, error_answer
+from inferd_agent.rest.call import Call, Whole
 from inferd_agent.sockets import PeerCredentials, peer_credentials
 
 if TYPE_CHECKING:
@@ -35,25 +37,6 @@ _NO_WRITER: Any = None
 _COUNTS_REQUESTS = hasattr(HttpRequestParser, "message_consumed")
 
 
-class Whole:
-    """The body of a request that came in one piece, as the part of a `StreamReader` that the express way needs."""
-
-    __slots__ = ("_data", "total_bytes")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.total_bytes = len(data)
-
-    def is_eof(self) -> bool:
-        return True
-
-    def read_nowait(self, _: int) -> bytes:
-        return self._data
-
-    def set_exception(self, _: BaseException) -> None:
-        """There is nobody who reads on."""
-
-
 class Known(NamedTuple):
     """A request head that this connection sent before; a whole request with it has `size` bytes."""
 
@@ -61,40 +44,6 @@ class Known(NamedTuple):
     size: int
     message: RawRequestMessage
     target: Target
-
-
-class Call:
-    """One request. aiohttp asks a request for `_task`, `_finish` and `_cancel` only; the rest is ours.
-
-    `held_bytes` is what the body holds of the inflight budget; `must_close` is set where the body's end is not known.
-    """
-
-    __slots__ = ("_task", "connection", "held_bytes", "id", "message", "must_close", "payload", "principal", "writer")
-
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        connection: Connection,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None] | None,
-    ) -> None:
-        self.message = message
-        self.payload = payload
-        self.connection = connection
-        self.writer = writer
-        self._task = task
-        self.id = ""
-        self.principal: Any = None
-        self.held_bytes = 0
-        self.must_close = False
-
-    def _finish(self) -> None:
-        """aiohttp: the answer is about to be sent."""
-
-    def _cancel(self, error: BaseException) -> None:
-        """aiohttp: the connection is gone."""
-        self.payload.set_exception(error)
 
 
 class Connection(web.RequestHandler):
@@ -401,6 +350,3 @@ class Server(web.Server):
     def open(self) -> list[Connection]:
         """The connections that are open now."""
         return cast("list[Connection]", self.connections)
-
-
-__all__ = ["Answer", "Call", "Connection", "Server"]

@@ -29,7 +29,7 @@ from inferd_agent.errors import BodyTooLarge
 from inferd_agent.identity import require
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.headers import TIMEOUT
 from inferd_agent.rest.routes import Endpoint, Target
 from inferd_agent.views import spec_of

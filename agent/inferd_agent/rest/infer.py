@@ -20,7 +20,7 @@ from inferd_agent.load import load_report
 from inferd_agent.memory import Regions, uses_regions
 from inferd_agent.rest.answers import JSON, OCTETS, Answer, Buffers
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.encodings import choose_encoding, compress
 from inferd_agent.rest.headers import ACCEPT_ENCODING, HEADER_LENGTH, LOAD_FORMAT, TIMEOUT, TIMING
 from inferd_agent.rest.routes import Endpoint, Target

@@ -15,7 +15,7 @@ from inferd_agent import views
 from inferd_agent.bridge import Bridge
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.routes import Endpoint, Target
 
 

@@ -10,7 +10,7 @@ from inferd.protocol.messages import decode_optional
 from inferd_agent.bridge import Bridge
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.routes import Endpoint, Target
 from inferd_agent.settings import LogSetting, log_settings, trace_settings
 

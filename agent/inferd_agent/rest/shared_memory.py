@@ -10,7 +10,7 @@ from inferd_agent.errors import Forbidden, NoSuchPath
 from inferd_agent.memory import Origin, Regions
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.routes import Endpoint, Target
 from inferd_runtime import Unsupported
 

@@ -28,7 +28,7 @@ from inferd_agent.bridge import Bridge
 from inferd_agent.inference import job_of
 from inferd_agent.rest.answers import Answer, json_answer
 from inferd_agent.rest.bodies import Bodies, Body
-from inferd_agent.rest.connection import Call
+from inferd_agent.rest.call import Call
 from inferd_agent.rest.headers import TIMEOUT
 from inferd_agent.rest.routes import Endpoint, Target
 from inferd_runtime import ModelDescription, State, TensorSpec

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from inferd_agent.rest import RestApp
-from inferd_agent.rest.connection import Call, Connection, Server
+from inferd_agent.rest.call import Call
+from inferd_agent.rest.connection import Connection, Server
 from inferd_agent.rest.routes import Target
 from tests.agent.rest.serving import ROW, Serving, infer_bytes, read_reply, request
 

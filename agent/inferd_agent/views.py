@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from inferd_runtime import PlanState
 
 _EXTENSIONS = (
-    "classification", "model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics",
+    "classification", "model_repository", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters",
+    "statistics",
 )  # fmt: skip
 
 # The protocol's states; ours are finer. A model that is not served is UNAVAILABLE, with the reason.

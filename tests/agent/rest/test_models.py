@@ -11,7 +11,7 @@ def test_server_metadata(served: Serving) -> None:
     """Name, version, and only the extensions that work."""
     found = served.get("/v2").json()
     assert found["name"] == "inferd"
-    assert "binary_tensor_data" in found["extensions"]
+    assert {"binary_tensor_data", "schedule_policy"} < set(found["extensions"])
     assert "trace" not in found["extensions"]
 
 
@@ -95,3 +95,19 @@ def test_metrics_tell_a_limited_caller_of_its_models_only(served: Serving) -> No
     models = {sample.labels["model"] for family in families for sample in family.samples if "model" in sample.labels}
     assert models == {"mlp"}
     assert "inferd_connections_open" in {family.name for family in families}
+
+
+def test_an_answer_that_cannot_be_written_counts_as_a_success(served: Serving) -> None:
+    """The model ran, whatever its caller wants of the result."""
+
+    def counted() -> tuple[int, int, int]:
+        [found] = served.get("/v2/models/strings/stats").json()["model_stats"]
+        sums = found["inference_stats"]
+        return sums["success"]["count"], sums["fail"]["count"], found["execution_count"]
+
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": ["text"]}
+    classes = [{"name": "y", "parameters": {"classification": 1}}]
+    successes, failures, runs = counted()
+    refused = served.post("/v2/models/strings/infer", {"inputs": [tensor], "outputs": classes})
+    assert (refused.status, refused.error) == (400, "output 'y': classification needs numbers, it is BYTES")
+    assert counted() == (successes + 1, failures, runs + 1)

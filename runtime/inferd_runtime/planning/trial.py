@@ -38,7 +38,7 @@ class HostTrier:
     """The `Trier` of one model version, whose static plan found `spec`; for one thread, but any may close it.
 
     `folder` is where golden and calibration data may lie. A child that holds more than `memory_limit_bytes` (0: no
-    limit), or does not answer for `patience_s`, is killed.
+    limit), or does not answer for `patience_s`, is killed. Whose child somebody else kills is tried once more.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class HostTrier:
         self._found: Reference | EngineFault | None = None
         self._open: dict[Candidate, NamedSession] = {}  # least recently used first
         self._known: dict[Candidate, Trial] = {}  # measured before
+        self._killed: set[Candidate] = set()  # by somebody else, once
 
     @property
     def reference(self) -> str:
@@ -88,7 +89,10 @@ class HostTrier:
             return self._again(candidate, reference, seconds)
         except HostDied as error:
             others = self._lose(candidate)
-            if error.kind == "memory" and others:  # they shared the limit
+            is_killed = error.kind == "gone" and candidate not in self._killed
+            if is_killed:
+                self._killed.add(candidate)
+            if is_killed or (error.kind == "memory" and others):  # it may be no fault of its own: they shared the limit
                 return self.try_out(candidate, seconds=seconds, is_first=is_first)
             return Trial(candidate, "failed", str(error))
         except InferdError as error:

@@ -207,6 +207,16 @@ def test_memory_without_end_is_an_outcome(wild: Callable[..., Wild]) -> None:
     assert one.trier.try_out(candidate(), seconds=BRIEF_S, is_first=False).outcome == "measured"
 
 
+@pytest.mark.parametrize(("how", "outcome"), [("unlucky", "measured"), ("killed", "failed")])
+def test_what_somebody_else_kills_is_tried_once_more(wild: Callable[..., Wild], how: str, outcome: str) -> None:
+    """A signal from outside says nothing of the candidate; the second one is its outcome."""
+    one = wild(how)
+    trial = first(one.trier, candidate(variant=how))
+    assert trial.outcome == outcome
+    assert ("SIGKILL" in trial.reason) == (outcome == "failed")
+    assert one.opened.count(f"model.{how}.onnx") == 2
+
+
 def test_kept_sessions_stay_open(wild: Callable[..., Wild]) -> None:
     """Measuring again compiles nothing, until the session is not kept, or too many are open."""
     one = wild()

@@ -1,12 +1,14 @@
 """An engine host whose ONNX Runtime goes wild on files of certain names; a program of the tests.
 
-`model.<how>.onnx` is opened as it is, and its session then does what `how` says. All other files are well.
+`model.<how>.onnx` is opened as it is, and its session then does what `how` says; "unlucky" is killed the first time
+only. All other files are well.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +44,8 @@ class WildSession:
                 ctypes.string_at(0)
             case "abort":
                 os.abort()
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 Event().wait()
             case "eat":
@@ -66,7 +70,14 @@ class WildEngine(OrtEngine):
 
     def open(self, path: Path, options: SessionOptions) -> Session:  # type: ignore[override]
         session = super().open(path, options)
-        return WildSession(session, path.name.split(".")[1]) if path.name.count(".") > 1 else session
+        if path.name.count(".") < 2:
+            return session
+        how = path.name.split(".")[1]
+        if how == "unlucky":
+            mark = path.with_suffix(".mark")
+            how = "well" if mark.exists() else "killed"
+            mark.touch()
+        return WildSession(session, how)
 
 
 class WildHost(HostProcess):

@@ -134,7 +134,7 @@ def quantisation(found: Description | None, *, is_long: bool = False) -> str:
 
 def how(plan: Description) -> str:
     """Streams, threads and batch in words."""
-    together = f"up to {plan['batch']} rows together" if plan["batch"] else "one request at a time"
+    together = f"up to {plan['batch']} rows together" if plan["batch"] > 1 else "each request by itself"
     if plan["inline"]:
         return f"inline on the event loop, {together}"
     return f"{plan['streams']} stream(s) of {plan['threads']} thread(s), {together}"

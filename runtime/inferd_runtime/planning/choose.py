@@ -64,7 +64,8 @@ def choose(trials: Iterable[Trial], objective: str, *, spare_bytes: int | None =
     idle = None if objective == LATENCY else idle_of(chosen)
     first = min(pool, key=cost)
     ahead = first if cost(first) < cost(chosen) else None
-    return Choice(chosen, idle, " ".join(_sentences(objective, len(every), chosen, idle, ahead)))
+    has_others = len(measured) < len(every)
+    return Choice(chosen, idle, " ".join(_sentences(objective, len(measured), has_others, chosen, idle, ahead)))
 
 
 def main_cost(objective: str) -> Callable[[Trial], float]:
@@ -114,13 +115,20 @@ def _complexity(trial: Trial) -> tuple[bool, int, bool, int, str]:
     )
 
 
-def _sentences(objective: str, count: int, chosen: Trial, idle: Trial | None, ahead: Trial | None) -> Iterator[str]:
+def _sentences(
+    objective: str, count: int, has_others: bool, chosen: Trial, idle: Trial | None, ahead: Trial | None
+) -> Iterator[str]:
+    """`count` candidates could be chosen; `has_others`: some could not, for the thread that they run on."""
+    candidates = f"{count} candidate{'s' if count > 1 else ''}{' on the submitting thread' * chosen.candidate.inline}"
     figures = f"{shown_us(chosen.run_us)} for one row, {chosen.rows_per_s:.0f} rows per second"
-    yield f"Measured: {chosen.candidate} has {_GOALS[objective]}, of {count} candidates ({figures})."
+    yield f"Measured: {chosen.candidate} has {_GOALS[objective]}, of {candidates} ({figures})."
     if ahead is not None:
         yield f"{ahead.candidate} is ahead by no more than the noise."
-    if chosen.candidate.inline:
-        yield f"It runs on the submitting thread, since a run takes less than {INLINE_US:.0f} us."
+    if chosen.candidate.inline and chosen.run_us < INLINE_US:
+        rest = ", so candidates there do not count" if has_others else ""
+        yield f"Runs shorter than {INLINE_US:.0f} us are not worth the way to another thread{rest}."
+    elif has_others:
+        yield f"Runs on the submitting thread took {INLINE_US:.0f} us or more, which is too long there."
     if idle is not None:
         yield f"A lone request runs as {shape_of(idle.candidate)} instead: {shown_us(idle.run_us)}."
 

@@ -69,6 +69,12 @@ def test_the_choice_and_its_reason_come_first(capsys: pytest.CaptureFixture[str]
     assert "19 of 20 s, calibration inputs, answers compared with variant fp32" in head[5]
 
 
+@pytest.mark.parametrize(("batch", "said"), [(0, "by itself"), (1, "by itself"), (2, "up to 2 rows together")])
+def test_how_many_rows_share_a_run_is_told(batch: int, said: str) -> None:
+    """One row is never together."""
+    assert said in models.how(told(MEASURED, replace(PLAN, batch=batch))["plan"])
+
+
 def test_the_table_has_every_measured_candidate(capsys: pytest.CaptureFixture[str]) -> None:
     """Best first, in one unit each, with the error and its metric; within 100 columns."""
     table = printed(capsys, MEASURED).split("\n\n")[1].splitlines()

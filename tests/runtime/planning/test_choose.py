@@ -91,6 +91,21 @@ def test_the_reason_is_for_people() -> None:
     )
 
 
+def test_the_reason_tells_why_a_better_figure_was_not_chosen() -> None:
+    """The table shows candidates of both kinds of threads; who cannot be chosen for that is told, not counted."""
+    wide, inline = trial("ort 2x1", 38, 144_000), trial("ort 1x1 inline", 39, 118_000)
+    assert choose([wide, inline], "throughput").reason == (
+        "Measured: ort cpu 1x1 inline has the most rows per second, of 1 candidate on the submitting thread (39 us for "
+        "one row, 118000 rows per second). Runs shorter than 250 us are not worth the way to another thread, so "
+        "candidates there do not count."
+    )
+    slow = trial("ort 1x1 inline", 400, 150_000)
+    told = choose([wide, slow], "throughput").reason
+    assert "ort cpu 2x1 has the most rows per second, of 1 candidate (" in told
+    assert told.endswith("Runs on the submitting thread took 250 us or more, which is too long there.")
+    assert "250" not in choose([slow], "throughput").reason  # the settings want it there
+
+
 def test_nothing_measured_is_no_choice() -> None:
     """Failures and vetoes are never chosen."""
     candidate = FAST.candidate

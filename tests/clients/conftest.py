@@ -57,12 +57,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(daemon, ports, daemon.token())
 
 
-def fetched(get: Callable[[Path], Path]) -> Path:
-    """What `get` fetches; skips without `make test-clients`, and where it cannot be had."""
+def fetched(get: Callable[..., Path]) -> Path:
+    """What was fetched before; skips without `make test-clients`, and where it could not be had."""
     if "TEST_CLIENTS" not in os.environ:
         pytest.skip("clients with environments of their own are tried by `make test-clients`")
     try:
-        return get(CACHE)
+        return get(CACHE, may_fetch=False)
     except fetch.Missing as error:
         pytest.skip(str(error))
 

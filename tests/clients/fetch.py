@@ -1,8 +1,9 @@
 """Fetch the clients that fit no environment of ours: perf_analyzer with two libraries that it wants, and kserve.
 
 `python -m tests.clients.fetch` does it, into the cache of `tests.models.fetch`: all by checksum, each once, and whole
-or not at all. What this machine cannot have (another processor, no network and no cache) raises Missing, so that tests
-of the rest go on; bytes that are not the expected ones raise FetchFailed.
+or not at all, and tried a second time. What this machine cannot have (another processor, no network and no cache)
+raises Missing, so that tests of the rest go on; bytes that are not the expected ones raise FetchFailed. Tests fetch
+nothing themselves, for that may take long: `may_fetch` False looks only whether it is there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,30 +35,35 @@ BASE64 = "libb64.so.0d"
 DEBIAN_PACKAGE = "libb64-0d=1.2-5+b1"
 DEBIAN_SHA256 = "b0e1d6fde8bdccc18c3884144aede064dc82464dd4777275fa80e74c05583e82"
 BASE64_SHA256 = "9d910643a635b0b534228f1437af9787d8386cf7b955639019ce6f65422b8f37"
+TRIES, PAUSE_S = 2, 2.0
 
 
 class Missing(Exception):
     """This machine cannot have it now; says why."""
 
 
-def perf_analyzer(cache: Path) -> Path:
+def perf_analyzer(cache: Path, *, may_fetch: bool = True) -> Path:
     """A folder with `perf_analyzer` and the libraries that it loads. Raises Missing, FetchFailed."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise Missing("perf_analyzer is a program for Linux on x86-64")
     parts = LOCK_FILE.read_bytes(), repr((MEMBERS, DEBIAN_SHA256, _system_has(BASE64))).encode()
-    return _once(cache, f"perf_analyzer-{digest(*parts)}", _fetch_perf_analyzer)
+    return _once(cache, f"perf_analyzer-{digest(*parts)}", _fetch_perf_analyzer if may_fetch else _nothing)
 
 
-def kserve(cache: Path) -> Path:
+def kserve(cache: Path, *, may_fetch: bool = True) -> Path:
     """The interpreter of an environment that has kserve. Raises Missing, FetchFailed."""
     name = f"kserve-{digest(KSERVE_LOCK.read_bytes(), sys.base_prefix.encode(), sys.version.encode())}"
-    return _once(cache, name, _make_environment) / "bin" / "python"
+    return _once(cache, name, _make_environment if may_fetch else _nothing) / "bin" / "python"
 
 
 def _once(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "clients.lock"):
         return made_once(cache / name, make)
+
+
+def _nothing(_: Path) -> None:
+    raise Missing("it is not in the cache: `python -m tests.clients.fetch` fetches it, or says why it cannot")
 
 
 def _fetch_perf_analyzer(folder: Path) -> None:
@@ -81,7 +88,8 @@ def _fetch_base64(folder: Path) -> None:
             raise Missing(f"{BASE64} is not installed, and there is no {program} to get it with")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="deb-") as text:
         work = Path(text)
-        _run(["apt-get", "download", "-q", DEBIAN_PACKAGE], work)
+        patience = ("-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=30")
+        _run(["apt-get", "download", "-q", *patience, DEBIAN_PACKAGE], work)
         [package] = work.glob("*.deb")
         check(package, DEBIAN_SHA256)
         _run(["dpkg-deb", "--extract", str(package), "unpacked"], work)
@@ -104,19 +112,24 @@ def _make_environment(folder: Path) -> None:
 
 
 def _pip(python: str, verb: str, *args: str) -> None:
-    command = [python, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--require-hashes", *args]
-    _run(command, HERE, timeout_s=600)
+    options = ("--quiet", "--disable-pip-version-check", "--timeout", "30", "--retries", "3", "--require-hashes")
+    _run([python, "-m", "pip", verb, *options, *args], HERE, timeout_s=300)
 
 
 def _run(command: list[str], folder: Path, timeout_s: float = 120) -> None:
-    """Raises FetchFailed where pip got other bytes than expected, Missing for all else."""
-    try:
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise Missing(f"{' '.join(command[:4])} did not end within {timeout_s:g} s") from None
-    if ran.returncode:
-        kind = FetchFailed if "DO NOT MATCH THE HASHES" in ran.stderr else Missing
-        raise kind(f"{' '.join(command[:4])} failed: {' '.join(ran.stderr.split())[-300:]}")
+    """Raises FetchFailed where pip got other bytes than expected, be it by a broken connection, Missing for all
+    else."""
+    for left in reversed(range(TRIES)):
+        try:
+            ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired:
+            raise Missing(f"{' '.join(command[:4])} did not end within {timeout_s:g} s") from None
+        if not ran.returncode:
+            return
+        if left:
+            time.sleep(PAUSE_S)
+    kind = FetchFailed if "DO NOT MATCH THE HASHES" in ran.stderr else Missing
+    raise kind(f"{' '.join(command[:4])} failed: {' '.join(ran.stderr.split())[-300:]}")
 
 
 def check(path: Path, sha256: str) -> None:

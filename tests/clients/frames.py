@@ -67,25 +67,21 @@ class Line:
         self._sock = sock
         self._rest = b""
         self.frames: list[Frame] = []
-        self.is_closed = False
         settings = struct.pack(">HIHI", HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, window)
         self.send(PREFACE, frame(SETTINGS, 0, 0, settings))
 
     def send(self, *data: bytes) -> None:
-        """Write, unless the daemon hung up."""
-        try:
+        """Write, unless the daemon hung up; what it said before can still be read."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._sock.sendall(b"".join(data))
-        except (BrokenPipeError, ConnectionResetError):
-            self.is_closed = True
 
     def read(self) -> bool:
         """Take what comes next; False once the daemon has hung up."""
         try:
-            data = b"" if self.is_closed else self._sock.recv(1 << 16)
+            data = self._sock.recv(1 << 16)
         except ConnectionResetError:
             data = b""
         if not data:
-            self.is_closed = True
             return False
         self._rest += data
         while len(self._rest) >= 9:
@@ -124,8 +120,9 @@ class Line:
         return self
 
     def shut(self) -> None:
-        """Close our side of the connection."""
-        self._sock.shutdown(socket.SHUT_WR)
+        """Close our side of the connection, if the daemon has not closed it as a whole."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
 
     def until_closed(self) -> list[Frame]:
         """All that comes until the daemon hangs up."""

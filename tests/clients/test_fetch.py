@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_without_packages_nothing_is_made(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(fetch.Missing, match="pip download"):
         fetch.perf_analyzer(tmp_path / "cache")
     assert [each.name for each in (tmp_path / "cache").iterdir()] == ["clients.lock"]
+
+
+@pytest.mark.parametrize("get", [fetch.perf_analyzer, fetch.kserve])
+def test_a_look_fetches_nothing(tmp_path: Path, get: Callable[..., Path]) -> None:
+    """What is not in the cache is missing, at once."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("perf_analyzer is a program for Linux on x86-64")
+    with pytest.raises(fetch.Missing, match="not in the cache"):
+        get(tmp_path, may_fetch=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["clients.lock"]
 
 
 def test_other_machines_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ MiB = 1 << 20
 MOST_CONNECTIONS, STREAMS = 64, 128
 ENV = {
     "INFERD_SERVER_HEADER_TIMEOUT_S": "2",
-    "INFERD_SERVER_BODY_TIMEOUT_S": "2",
+    "INFERD_SERVER_BODY_TIMEOUT_S": "4",
     "INFERD_SERVER_MAX_CONNECTIONS": str(MOST_CONNECTIONS),
     "INFERD_SERVER_MAX_BODY_BYTES": str(4 * MiB),
 }
@@ -73,7 +73,7 @@ def prey(daemon: Prey) -> Iterator[Prey]:
     yield daemon
     assert daemon.serves()
     until(lambda: daemon.daemon.open_files() <= files)
-    until(lambda: daemon.threads() <= threads)
+    until(lambda: daemon.threads() <= threads, timeout_s=90)  # gRPC lets its own go after some time
     assert '"error"' not in daemon.daemon.log()
 
 
@@ -296,9 +296,11 @@ async def hoard(prey: Prey) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{prey.port}") as channel:
         streams = [channel.stream_stream(f"{SERVICE}ModelStreamInfer")(metadata=prey.known) for _ in range(4)]
         for stream in streams:
-            for _ in range(25):
-                await stream.write(infer("wide", MiB // 4))
-        await asyncio.to_thread(until, lambda: prey.dropped() == before + 4)
+            # A slow machine may still be writing when the stream is dropped.
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                for _ in range(25):
+                    await stream.write(infer("wide", MiB // 4))
+        await asyncio.to_thread(until, lambda: prey.dropped() >= before + 4)
 
 
 async def test_memory_comes_back(prey: Prey) -> None:

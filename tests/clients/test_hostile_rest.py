@@ -17,7 +17,7 @@ from tests.e2e.raw import answer, connected, infer_bytes, request
 pytestmark = pytest.mark.skipif("TEST_CLIENTS" not in os.environ, reason="takes a minute: make test-clients")
 
 MiB = 1 << 20
-ENV = {"INFERD_SERVER_HEADER_TIMEOUT_S": "2", "INFERD_SERVER_BODY_TIMEOUT_S": "2"}
+ENV = {"INFERD_SERVER_HEADER_TIMEOUT_S": "2", "INFERD_SERVER_BODY_TIMEOUT_S": "4"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_requests_without_end_whose_answers_are_not_taken(prey: Daemon) -> None:
     """A caller that only sends is not read any more once its answers pile up, and is cut off."""
     before, files = prey.rss_bytes(), prey.open_files()
     flood = request("GET", "/v2") * 1000
-    with connected(str(prey.socket), timeout_s=1) as line, contextlib.suppress(TimeoutError, BrokenPipeError):
+    with connected(str(prey.socket), timeout_s=1) as line, contextlib.suppress(TimeoutError, ConnectionError):
         for _ in range(1000):
             line.sendall(flood)
         pytest.fail("100 MB of requests were taken, and their answers kept")

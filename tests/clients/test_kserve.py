@@ -36,7 +36,7 @@ def test_kserves_client(kserve: Path, site: Site, door: str) -> None:
     """Health, readiness, every datatype in binary and otherwise, right numbers, and errors in our words."""
     spec = {**where(site, door), "token": site.token, "row": ROW.tolist(), "datatypes": DATATYPES}
     done = subprocess.run(
-        [str(kserve), str(CALLER)], input=json.dumps(spec), capture_output=True, text=True, timeout=100, check=False
+        [str(kserve), str(CALLER)], input=json.dumps(spec), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

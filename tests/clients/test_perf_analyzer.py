@@ -33,7 +33,7 @@ def analyse(perf_analyzer: Path, site: Site, tmp_path: Path) -> Run:
             command += ["-H", f"authorization:Bearer {token}"]
         return subprocess.run(
             command, env={**os.environ, "LD_LIBRARY_PATH": str(perf_analyzer)}, cwd=tmp_path,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
 
     return run

@@ -42,7 +42,7 @@ class Caller:
 
     def wait_for(self, devices: int) -> None:
         """Until so many can be called."""
-        end = time.monotonic() + 40
+        end = time.monotonic() + 100
         while len(self._client.devices()) != devices and time.monotonic() < end:
             time.sleep(0.01)
         say(devices=[device.name for device in self._client.devices()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.daemon import until
 from tests.fleet import network
 from tests.fleet.network import Network
 
@@ -24,12 +25,12 @@ def test_hosts_reach_each_other_until_one_is_cut_off() -> None:
     with Network("one", "two") as lan:
         two = lan["two"]
         assert lan["one"].run("hostname").stdout.strip() == "one"
-        assert pings(lan, "one", two.address)
-        assert pings(lan, "one", two.address6)
+        until(lambda: pings(lan, "one", two.address))
+        until(lambda: pings(lan, "one", two.address6))
         two.leave()
         assert not pings(lan, "one", two.address)
         two.rejoin()
-        assert pings(lan, "one", two.address)
+        until(lambda: pings(lan, "one", two.address))
         sleeper = two.popen("sleep", "1000")
         prefix = lan.prefix
     assert sleeper.wait(10) != 0

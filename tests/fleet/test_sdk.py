@@ -97,7 +97,7 @@ class Lan:
                 yield Caller(process)
                 assert process.stdin is not None
                 process.stdin.close()
-                assert process.wait(20) == 0
+                assert process.wait(60) == 0
             finally:
                 process.kill()
 
@@ -215,5 +215,5 @@ def test_an_impostor_gets_no_request(lan: Lan) -> None:
             knocked = json.loads(device.stdout.readline())
             assert knocked == {"handshake": False, "heard": 0}
             caller.call(CALLS // 6)
-            told, _ = device.communicate(timeout=20)
+            told, _ = device.communicate(timeout=60)
     assert all(json.loads(line) == {"handshake": False, "heard": 0} for line in told.splitlines())

@@ -42,7 +42,7 @@ class Watcher:
                 known[event["name"]] = event
         return known
 
-    def wait_for(self, *names: str, timeout_s: float = 20) -> dict[str, dict[str, Any]]:
+    def wait_for(self, *names: str, timeout_s: float = 90) -> dict[str, dict[str, Any]]:
         """Until exactly these are there."""
         until(lambda: sorted(self.devices()) == sorted(names), timeout_s)
         return self.devices()

@@ -1,30 +1,25 @@
 """Bound sockets from listeners, whether Unix, TCP or handed over by systemd, and who is at the other end of a Unix one.
 
-Invariants: a Unix socket is never reachable with a wider mode than asked for; only a dead socket that no other daemon
-is about to serve is removed, and nothing that is not a socket; at close only what is still ours is unlinked. A lock
-file beside the socket, held as long as the socket, makes two daemons that start at once agree.
+Invariants: all listeners are bound, or none; a Unix socket is never reachable with a wider mode than asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import grp
 import os
 import pwd
 import socket
-import stat
 import struct
 import tempfile
 from asyncio.trsock import TransportSocket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from inferd_agent.config import Listener, is_loopback
 from inferd_agent.errors import ConfigError
+from inferd_agent.socket_paths import Claim, claimed, group_id, inode_of, open_to
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; missing in the socket module
 _MOST_BYTES = 1024  # what Python lets getsockopt return: 256 groups
@@ -41,23 +36,6 @@ class PeerCredentials(NamedTuple):
     groups: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
-class _Place:
-    """The path of a Unix socket that is ours, by its inode, with the lock beside it."""
-
-    path: Path
-    inode: tuple[int, int]
-    lock: int
-    is_held: bool = True
-
-    def leave(self) -> None:
-        """Remove what is still ours, once."""
-        if self.is_held:
-            self.is_held = False
-            _unlink_if_same(self.path, self.inode)
-            _release(Path(f"{self.path}.lock"), self.lock)
-
-
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A listener with its listening sockets: several where a name has several addresses, none where `bind_by` bound."""
@@ -65,7 +43,7 @@ class Bound:
     listener: Listener
     sockets: tuple[socket.socket, ...]
     is_inherited: bool = False
-    _place: _Place | None = field(default=None, repr=False)
+    _claim: Claim | None = field(default=None, repr=False)
     _port: int = field(default=0, repr=False)
 
     @property
@@ -78,8 +56,8 @@ class Bound:
 
     def close(self) -> None:
         """Close the sockets; remove the path if it is still ours. Callable twice."""
-        if self._place is not None:
-            self._place.leave()
+        if self._claim is not None:
+            self._claim.leave()
         for each in self.sockets:
             each.close()
 
@@ -171,18 +149,18 @@ def _adopt(listener: Listener, sock: socket.socket) -> Bound:
 
 def _bind_unix(listener: Listener, mode: int, group: str) -> Bound:
     path = Path(listener.path)
-    with _claimed(listener, mode) as lock:
-        gid = _group_id(group) if group else -1
+    with claimed(listener, mode) as lock:
+        gid = group_id(group) if group else -1
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # The mode of the socket's own inode limits that of the file which bind creates, so there is no moment with
             # a wider one and no process-wide umask to change.
             os.fchmod(sock.fileno(), 0o600 & mode)
             sock.bind(str(path))
-            _open_to(path, mode, gid)
+            open_to(path, mode, gid)
             sock.setblocking(False)
             sock.listen(BACKLOG)
-            return Bound(listener, (sock,), _place=_Place(path, _inode(path), lock))
+            return Bound(listener, (sock,), _claim=Claim(path, inode_of(path), lock))
         except OSError as error:
             sock.close()
             raise ConfigError(f"{listener}: cannot listen: {error.strerror}") from error
@@ -191,104 +169,14 @@ def _bind_unix(listener: Listener, mode: int, group: str) -> Bound:
 def _bind_unix_by(listen: Callable[[str], int], listener: Listener, mode: int, group: str) -> Bound:
     """The library binds where nobody else may look, and the socket moves to its place once its mode is right."""
     path = Path(listener.path)
-    with _claimed(listener, mode) as lock:
-        gid = _group_id(group) if group else -1
+    with claimed(listener, mode) as lock:
+        gid = group_id(group) if group else -1
         with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as private:
             made = Path(private) / "s"
             listen(f"unix:{made}")
-            _open_to(made, mode, gid)
+            open_to(made, mode, gid)
             made.rename(path)
-        return Bound(listener, (), _place=_Place(path, _inode(path), lock))
-
-
-def _open_to(path: Path, mode: int, gid: int) -> None:
-    """Let in those who may come."""
-    if gid >= 0:
-        os.chown(path, -1, gid)
-    path.chmod(mode)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
-
-
-@contextlib.contextmanager
-def _claimed(listener: Listener, mode: int) -> Iterator[int]:
-    """The path, free and locked; the lock is let go where what follows fails."""
-    path = Path(listener.path)
-    try:
-        path.parent.mkdir(mode=0o755 if mode & 0o077 else 0o700, parents=True, exist_ok=True)
-        lock = _lock(path)
-    except OSError as error:
-        raise ConfigError(f"{listener}: cannot use {path.parent}: {error.strerror}") from error
-    try:
-        _clear_stale(path)
-    except BaseException:
-        os.close(lock)  # the path is another's, and so may be the lock file
-        raise
-    try:
-        yield lock
-    except BaseException:
-        _release(Path(f"{path}.lock"), lock)
-        raise
-
-
-def _lock(path: Path) -> int:
-    """Hold the lock beside the socket. A lock file that was removed meanwhile counts for nothing: try again."""
-    name = f"{path}.lock"
-    while True:
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            here, there = os.fstat(handle), os.stat(name)  # noqa: PTH116
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                return handle
-        except FileNotFoundError:
-            pass
-        except BlockingIOError:
-            os.close(handle)
-            raise ConfigError(f"unix:{path}: another daemon listens here, or is about to") from None
-        os.close(handle)
-
-
-def _release(path: Path, handle: int) -> None:
-    """Remove the lock file while it is still held, then let go."""
-    with contextlib.suppress(OSError):
-        path.unlink()
-    os.close(handle)
-
-
-def _clear_stale(path: Path) -> None:
-    """Remove a socket that nobody serves any more. Called with the lock held."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise ConfigError(f"unix:{path}: there is something that is not a socket; it was left alone")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog answers EAGAIN: alive
-        outcome = probe.connect_ex(str(path))
-    if outcome not in (errno.ECONNREFUSED, errno.ENOENT):
-        raise ConfigError(
-            f"unix:{path}: another daemon listens here ({os.strerror(outcome) if outcome else 'it answers'})"
-        )
-    _unlink_if_same(path, (status.st_dev, status.st_ino))
-
-
-def _unlink_if_same(path: Path, inode: tuple[int, int]) -> None:
-    with contextlib.suppress(OSError):
-        status = path.lstat()
-        if (status.st_dev, status.st_ino) == inode:
-            path.unlink()
-
-
-def _group_id(group: str) -> int:
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"server.socket_group: there is no group {group!r} on this machine") from None
+        return Bound(listener, (), _claim=Claim(path, inode_of(path), lock))
 
 
 # TCP

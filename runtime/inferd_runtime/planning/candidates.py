@@ -12,11 +12,10 @@ from itertools import product
 from pathlib import Path
 
 from inferd_runtime.engines import Engine
-from inferd_runtime.errors import InvalidModel
 from inferd_runtime.planning.evidence import Candidate, Trial
 from inferd_runtime.planning.kind import Kind
+from inferd_runtime.planning.places import OPENVINO, ORT, asked_variants, refusal
 from inferd_runtime.planning.plan import AUTO, LATENCY, Ground, Wishes
-from inferd_runtime.planning.static import OPENVINO, ORT, refusal
 from inferd_runtime.spec import ModelSpec
 
 # A session for exactly so many rows: for lone requests, for small batches, for full ones.
@@ -56,12 +55,7 @@ def list_candidates(
 
 
 def _variants(variants: Mapping[str, Path], wishes: Wishes) -> list[str]:
-    if wishes.variant is None:
-        return sorted(variants, key=lambda name: (name != "int8", name))
-    if wishes.variant not in variants:
-        there = ", ".join(repr(name) for name in sorted(variants))
-        raise InvalidModel(f"variant {wishes.variant!r} is asked for, but there is only {there} ('' is the plain file)")
-    return [wishes.variant]
+    return asked_variants(variants, wishes) or sorted(variants, key=lambda name: (name != "int8", name))
 
 
 def _places(ground: Ground, wishes: Wishes, kind: Kind) -> list[tuple[str, str]]:

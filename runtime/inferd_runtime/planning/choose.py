@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inferd_runtime.planning.evidence import Candidate, Trial, build_of
-from inferd_runtime.planning.plan import AUTO, BALANCED, LATENCY, THROUGHPUT
-from inferd_runtime.planning.static import INLINE_US
+from inferd_runtime.planning.plan import AUTO, BALANCED, INLINE_US, LATENCY, THROUGHPUT
 
 # Figures that differ by less are equal.
 NOISE = 1.03

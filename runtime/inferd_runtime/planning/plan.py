@@ -15,6 +15,8 @@ from inferd_runtime.spec import ModelSpec, Plan
 
 AUTO = "auto"
 LATENCY, THROUGHPUT, BALANCED = OBJECTIVES = ("latency", "throughput", "balanced")
+# Longer runs of one row would hold up the submitting thread.
+INLINE_US = 250.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from inferd_runtime.planning.choose import BALANCED_REACH, eligible, main_cost
 from inferd_runtime.planning.evidence import Candidate, Trial, build_of
-from inferd_runtime.planning.plan import BALANCED, LATENCY, THROUGHPUT
-from inferd_runtime.planning.static import INLINE_US
+from inferd_runtime.planning.plan import BALANCED, INLINE_US, LATENCY, THROUGHPUT
 
 WORTHLESS = 0.0
 # The rank of a build's first candidate: before all that have relatives, but not before what settles the search.

@@ -15,13 +15,12 @@ from pathlib import Path
 from inferd_runtime.engines import Engine, Session, SessionOptions
 from inferd_runtime.engines.host import isolated_engine
 from inferd_runtime.errors import EngineRefused, InvalidModel, LoadFailed
-from inferd_runtime.planning.plan import AUTO, Ground, Planned, Wishes
+from inferd_runtime.planning.places import OPENVINO, ORT, asked_variants, refusal
+from inferd_runtime.planning.plan import AUTO, INLINE_US, Ground, Planned, Wishes
 from inferd_runtime.planning.shapes import narrowed
 from inferd_runtime.planning.warm import Warmth, is_batched_by_shape, warm
 from inferd_runtime.spec import ModelSpec, Plan, Veto
 
-ORT = "onnxruntime"
-OPENVINO = "openvino"
 PROCESS = "process"
 DEFAULT_MAX_BATCH = 64
 DEFAULT_BATCH = 16
@@ -32,7 +31,6 @@ MAX_STREAMS = 4
 GPU_STREAMS = 2
 # Rows are gathered only where a run of many is this much faster than as many runs of one.
 LEAST_GAIN = 1.2
-INLINE_US = 250.0
 # A full batch on the submitting thread may take no longer than this.
 INLINE_BATCH_US = 2000.0
 
@@ -106,15 +104,8 @@ def _candidates(
 
 
 def _variants(variants: Mapping[str, Path], wishes: Wishes) -> Sequence[str]:
-    if wishes.variant is not None:
-        if wishes.variant not in variants:
-            there = ", ".join(repr(name) for name in sorted(variants))
-            raise InvalidModel(
-                f"variant {wishes.variant!r} is asked for, but there is only {there} ('' is the plain file)"
-            )
-        return (wishes.variant,)
     known = [name for name in ("int8", "") if name in variants]
-    return known or sorted(variants)
+    return asked_variants(variants, wishes) or known or sorted(variants)
 
 
 def _places(ground: Ground, wishes: Wishes) -> Iterator[tuple[str, str, str]]:
@@ -133,24 +124,6 @@ def _places(ground: Ground, wishes: Wishes) -> Iterator[tuple[str, str, str]]:
     for name, place, why in rule:
         if engine in (AUTO, name):
             yield name, place, why if engine == AUTO or place != "cpu" else asked
-
-
-def refusal(ground: Ground, engine_name: str, device: str, path: Path) -> str | None:
-    """Why this cannot even be tried: None when it can, empty when that is not worth a word."""
-    is_cuda = device.startswith(("cuda", "tensorrt"))
-    engine = ground.engines.get(engine_name)
-    if engine is None:
-        return "" if is_cuda else ground.missing.get(engine_name, "not installed")
-    is_there = device in engine.devices()
-    if is_cuda and not (is_there or ground.has_cuda_gpu):
-        return ""
-    if not engine.reads(path):
-        return f"{engine_name} does not read {path.suffix} files"
-    if is_cuda and ground.cuda_refusal:
-        return ground.cuda_refusal
-    if not is_there:
-        return f"the installed {engine_name} {engine.version} has only {', '.join(engine.devices())}"
-    return None
 
 
 def _open(ground: Ground, path: Path, candidate: _Candidate, wishes: Wishes, vetoes: list[Veto]) -> _Opened | None:

@@ -8,8 +8,10 @@ is no error to talk about: click ends with 1 and says nothing.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 import click
@@ -97,6 +99,8 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: runs the command and turns every known error into readable lines and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without some character shows the rest
     try:
         code = group.main(args, prog_name="inferd", standalone_mode=False)
     except click.exceptions.Abort:

@@ -35,6 +35,15 @@ def test_every_command_explains_itself(inferd: Run, name: str) -> None:
     assert "\nOptions:\n" in done.out
 
 
+def test_a_terminal_that_lacks_characters_gets_the_rest(tmp_path: Path) -> None:
+    """What cannot be said in its encoding is a question mark, and no trace."""
+    (tmp_path / "inferd.toml").write_text('[lan]\nname = "☃ camera"\n')
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1", "CONFIGURATION_DIRECTORY": str(tmp_path)}
+    done = subprocess.run([INFERD, "config"], capture_output=True, text=True, timeout=60, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "? camera" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("modles", "models"), ("tokn", "token"), ("sevre", "serve"), ("benchmark", "bench")]
 )

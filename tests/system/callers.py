@@ -21,7 +21,7 @@ def main() -> None:
     """Call until nobody wants it any more."""
     digits = held_out()
     inputs, labels = digits.inputs()[:8], digits.labels[:8]
-    stop = threading.Event()
+    stop, calling = threading.Event(), threading.Event()
     waits_s: list[float] = []
     errors: list[str] = []
 
@@ -36,7 +36,8 @@ def main() -> None:
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {error}")
             waits_s.append(time.monotonic() - began_s)
-            if len(waits_s) == CALLERS:
+            if len(waits_s) >= CALLERS and not calling.is_set():
+                calling.set()
                 print("calling", flush=True)
 
     callers = [threading.Thread(target=call) for _ in range(CALLERS)]

@@ -49,7 +49,7 @@ def box(package: Path, tmp_path_factory: pytest.TempPathFactory, figures: list[s
     shared = {"dist": package.parent, "tests": Path(__file__).parent, "next": folder}
     with booted(folder / "console", shared) as container:
         began_s = time.monotonic()
-        container.run(*APT, "install", f"/mnt/dist/{package.name}", timeout_s=300)
+        container.run(*APT, "install", f"/mnt/dist/{package.name}", timeout_s=600)
         took_s = time.monotonic() - began_s
         size = container.run("du", "-sm", "/opt/inferd").stdout.split()[0]
         mib = package.stat().st_size >> 20
@@ -71,4 +71,4 @@ def callers(box: Container) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)

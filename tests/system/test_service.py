@@ -38,7 +38,7 @@ def is_answered(box: Container, **more: str) -> bool:
 
 def end(callers: subprocess.Popen[str]) -> dict[str, object]:
     """What the callers saw."""
-    said, _ = callers.communicate("", timeout=100)
+    said, _ = callers.communicate("", timeout=240)
     told = json.loads(said.splitlines()[-1])
     assert isinstance(told, dict)
     return told
@@ -52,6 +52,13 @@ def restart(box: Container) -> None:
     """Restart the service, however often that was done within the last seconds."""
     box.run("systemctl", "reset-failed", SERVICE)
     box.run("systemctl", "restart", SERVICE)
+
+
+def fails_to_restart(box: Container, said: str) -> None:
+    """The service does not start, and the journal has the reason."""
+    box.run("systemctl", "reset-failed", SERVICE)
+    assert box.run("systemctl", "restart", SERVICE, check=False).returncode != 0
+    box.until(lambda: said in box.journal())
 
 
 def replace_lines(box: Container, path: str, **lines: str) -> None:
@@ -102,9 +109,9 @@ def test_a_stranger_is_refused(box: Container) -> None:
 def test_both_engines_work_in_the_cage(box: Container) -> None:
     """ONNX Runtime and OpenVINO load, run and answer under all restrictions."""
     for engine in ("onnxruntime", "openvino"):
-        folder = f"/var/lib/inferd/models/by-{engine}"
-        box.run("cp", "-r", DIGITS, folder)
-        box.write(f"{folder}/model.toml", f'engine = "{engine}"\n')
+        box.run("cp", "-r", DIGITS, "/var/lib/inferd/incoming")
+        box.write("/var/lib/inferd/incoming/model.toml", f'engine = "{engine}"\n')
+        box.run("mv", "/var/lib/inferd/incoming", f"/var/lib/inferd/models/by-{engine}")
         box.until(lambda engine=engine: ask(box, model=f"by-{engine}").returncode == 0)  # type: ignore[misc]
         shown = box.run("inferd", "models", "--json", user="alice").stdout
         (found,) = [each for each in json.loads(shown) if each["name"] == f"by-{engine}"]
@@ -122,7 +129,7 @@ def test_a_reload_takes_what_is_right_and_refuses_what_is_wrong(box: Container) 
     box.until(lambda: "reloaded; changed: log.level" in box.journal())
     box.write(CONFIG, good + "\n[sever]\n")
     assert box.run("systemctl", "reload", SERVICE, check=False).returncode != 0
-    assert "did you mean server?" in box.journal()
+    box.until(lambda: "did you mean server?" in box.journal())
     box.write(CONFIG, good)
     box.run("systemctl", "reload", SERVICE)
     assert pid(box) == before
@@ -135,32 +142,32 @@ def test_a_kill_is_survived(box: Container) -> None:
     box.run("systemctl", "kill", "--kill-whom=main", "--signal=SIGKILL", SERVICE)
     assert is_answered(box)
     box.until(lambda: pid(box) not in (0, before))
-    assert "status=9/KILL" in box.journal()
+    box.until(lambda: "status=9/KILL" in box.journal())
 
 
 def test_the_watchdog_ends_what_hangs_and_leaves_what_idles(box: Container) -> None:
     """Without traffic it is fed by the daemon's own inferences; stopped, the daemon is killed and started again."""
-    box.write(f"/etc/systemd/system/{SERVICE}.d/fast.conf", "[Service]\nWatchdogSec=4s\nTimeoutAbortSec=2s\n")
+    box.write(f"/etc/systemd/system/{SERVICE}.d/fast.conf", "[Service]\nWatchdogSec=10s\nTimeoutAbortSec=2s\n")
     box.run("systemctl", "daemon-reload")
-    box.run("systemctl", "restart", SERVICE)
+    restart(box)
     before = pid(box)
-    for _ in range(5):
+    for _ in range(3):
         fed_us = box.property("WatchdogTimestampMonotonic")
         box.until(lambda last_us=fed_us: box.property("WatchdogTimestampMonotonic") != last_us)  # type: ignore[misc]
     assert pid(box) == before
     box.run("kill", "-STOP", str(before))
     box.until(lambda: pid(box) not in (0, before))
     assert is_answered(box)
-    assert "Watchdog timeout" in box.journal("--lines=200")
+    box.until(lambda: "Watchdog timeout" in box.journal(200))
     box.path(f"/etc/systemd/system/{SERVICE}.d/fast.conf").unlink()
     box.run("systemctl", "daemon-reload")
-    box.run("systemctl", "restart", SERVICE)
+    restart(box)
 
 
 def test_a_restart_loses_nobody(box: Container, callers: subprocess.Popen[str], figures: list[str]) -> None:
     """New connections all through three restarts: each is answered, rightly."""
     for _ in range(3):
-        box.run("systemctl", "restart", SERVICE)
+        restart(box)
     told = end(callers)
     assert told["errors"] == []
     figures.append(
@@ -173,8 +180,7 @@ def test_tcp_without_a_network(box: Container) -> None:
     systemd does not have stops the start with what to do."""
     good = box.path(CONFIG).read_text()
     replace_lines(box, CONFIG, server='listen = ["unix:/run/inferd/inferd.sock", "tcp:127.0.0.1:8470"]')
-    assert box.run("systemctl", "restart", SERVICE, check=False).returncode != 0
-    assert "add ListenStream= to inferd.socket" in box.journal()
+    fails_to_restart(box, "add ListenStream= to inferd.socket")
     box.run("systemctl", "stop", SERVICE, SOCKET)
     box.write(f"/etc/systemd/system/{SOCKET}.d/tcp.conf", "[Socket]\nListenStream=127.0.0.1:8470\n")
     box.run("systemctl", "daemon-reload")
@@ -237,14 +243,14 @@ def test_a_drop_in_gives_it_the_network(box: Container) -> None:
     folder = f"/etc/systemd/system/{SERVICE}.d"
     box.run("install", "-D", "-m", "644", "/usr/share/inferd/drop-ins/lan.conf", f"{folder}/lan.conf")
     box.run("systemctl", "daemon-reload")
-    box.run("systemctl", "restart", SERVICE)
+    restart(box)
     assert is_answered(box)
     connect = "import socket; [socket.create_connection(('127.0.0.1', port), 20) for port in (8471, 8472)]"
     box.run("python3", "-c", connect, user="mallory")
     box.path(f"{folder}/lan.conf").unlink()
     box.write(CONFIG, good)
     box.run("systemctl", "daemon-reload")
-    box.run("systemctl", "restart", SERVICE)
+    restart(box)
 
 
 def test_credentials_reach_the_daemon(box: Container) -> None:
@@ -254,13 +260,12 @@ def test_credentials_reach_the_daemon(box: Container) -> None:
     store |= {"tls.crt": "/var/lib/inferd/tls/cert.pem", "tls.key": "/var/lib/inferd/tls/key.pem"}
     for name, source in store.items():
         box.run("install", "-D", "-m", "600", source, f"/etc/credstore/inferd.{name}")
-    box.run("systemctl", "restart", SERVICE)
+    restart(box)
     token = json.loads(made.stdout)["token"]
     shown = box.run("inferd", "models", "--token", token, user="alice", check=False)
     assert shown.returncode == 0, shown.stderr + box.journal()
     box.write("/etc/credstore/inferd.tls.crt", "nonsense")
-    assert box.run("systemctl", "restart", SERVICE, check=False).returncode != 0
-    assert f"/run/credentials/{SERVICE}/tls.crt" in box.journal()
+    fails_to_restart(box, f"/run/credentials/{SERVICE}/tls.crt")
     box.run("rm", *(f"/etc/credstore/inferd.{name}" for name in store))
     box.run("systemctl", "reset-failed", SERVICE)
     box.run("systemctl", "start", SERVICE)
@@ -289,7 +294,7 @@ def test_an_upgrade_keeps_what_was_edited(
     box.write(CONFIG, edited)
     before = pid(box)
     newer = next_version(package, tmp_path_factory.getbasetemp() / "box0")
-    box.run(*APT, "install", f"/mnt/next/{newer.name}", timeout_s=180)
+    box.run(*APT, "install", f"/mnt/next/{newer.name}", timeout_s=600)
     told = end(callers)
     assert told["errors"] == []
     assert box.path(CONFIG).read_text() == edited

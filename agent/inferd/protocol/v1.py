@@ -155,7 +155,7 @@ def _check_names(names: Any, datatypes: Mapping[str, str]) -> None:
 
 def encode_predict(prediction: Prediction, outputs: Mapping[str, Array]) -> bytes:
     """Write the answer, in the form that was asked in: an object by output name where there are several."""
-    spelled = {name: _spell(name, array) for name, array in outputs.items()}
+    spelled = {name: spell(name, array) for name, array in outputs.items()}
     is_finite = all(array.dtype.kind not in "fV" or bool(np.isfinite(array).all()) for array in outputs.values())
     if prediction.rows is None:
         columns = next(iter(spelled.values())) if len(spelled) == 1 else spelled
@@ -182,7 +182,7 @@ def _joined(columns: Mapping[str, list[Any]]) -> list[Any]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _spell(name: str, array: Array) -> Any:
+def spell(name: str, array: Array) -> Any:
     """The nested values of a tensor. Bytes are text where they are UTF-8 and the name does not end in `_bytes`."""
     datatype = datatype_of(array.dtype)
     if datatype in ("FP16", "BF16"):

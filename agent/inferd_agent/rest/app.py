@@ -32,6 +32,7 @@ from inferd_agent.rest.bodies import Bodies
 from inferd_agent.rest.call import Call
 from inferd_agent.rest.connection import Server
 from inferd_agent.rest.embeddings import Embeddings
+from inferd_agent.rest.generate import Generate
 from inferd_agent.rest.headers import ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING
 from inferd_agent.rest.ids import Ids
 from inferd_agent.rest.infer import Infer
@@ -85,6 +86,7 @@ class RestApp:
             about,
             Models(bridge, self._bodies),
             self._infer,
+            Generate(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns),
             V1(bridge, self._bodies, self._pool, allowed_ns=self._infer.allowed_ns),
             self._embeddings,
             SharedMemory(regions, self._bodies, memory_socket),

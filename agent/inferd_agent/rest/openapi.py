@@ -27,6 +27,8 @@ _PARAMETERS = {
 _READS: dict[str, tuple[Any, bool]] = {
     "infer": (RequestBody, True),
     "predict": (v1.PredictBody, True),
+    "generate": (dict[str, Any], True),
+    "generate_stream": (dict[str, Any], True),
     "embeddings": (openai.EmbeddingsRequest, True),
     "index": (messages.IndexRequest, False),
     "load": (messages.LoadRequest, False),
@@ -39,6 +41,7 @@ _READS: dict[str, tuple[Any, bool]] = {
 _WRITES: dict[str, Any] = {
     "infer": ResponseBody,
     "predict": v1.PredictionBody,
+    "generate": dict[str, Any],
     "status": v1.StatusBody,
     "signature": v1.SignatureBody,
     "embeddings": openai.EmbeddingsBody,
@@ -121,6 +124,8 @@ def _operation(path: str, endpoint: Endpoint, schema_of: Json) -> Json:
 def _content(endpoint: Endpoint, schema_of: Json) -> Json:
     if endpoint.label == "metrics":
         return {"text/plain": {"schema": {"type": "string"}}}
+    if endpoint.label == "generate_stream":
+        return {"text/event-stream": {"schema": {"type": "string"}}}
     content = _json(schema_of[repr(_WRITES[endpoint.label])] if endpoint.label in _WRITES else {})
     if endpoint.label == "infer":
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}

@@ -42,7 +42,7 @@ types: dev ; $(BIN)/mypy  ## mypy --strict
 unit: dev models  ## all tests
 	$(BIN)/pytest -n auto --dist worksteal
 
-test-clients: dev ; $(BIN)/python -m tests.clients.fetch && TEST_CLIENTS=1 $(BIN)/pytest tests/clients  ## perf_analyzer and kserve's client, fetched by checksum, and callers that mean harm
+test-clients: dev ; $(BIN)/python -m tests.clients.fetch && TEST_CLIENTS=1 $(BIN)/pytest tests/clients --timeout 600  ## perf_analyzer and kserve's client, fetched by checksum, and callers that mean harm
 test-fleet: dev  ## five daemons in network namespaces (root): discovery, trust, and calls while devices come and go
 	FLEET_CALLS=$(or $(CALLS),5000) $(BIN)/pytest tests/fleet -s --timeout 900
 

@@ -112,8 +112,8 @@ def _make_environment(folder: Path) -> None:
 
 
 def _pip(python: str, verb: str, *args: str) -> None:
-    options = ("--quiet", "--disable-pip-version-check", "--timeout", "30", "--retries", "3", "--require-hashes")
-    _run([python, "-m", "pip", verb, *options, *args], HERE, timeout_s=300)
+    command = [python, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--require-hashes", *args]
+    _run(command, HERE, timeout_s=300)
 
 
 def _run(command: list[str], folder: Path, timeout_s: float = 120) -> None:

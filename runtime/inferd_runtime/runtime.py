@@ -261,6 +261,7 @@ class Runtime:
         planned = self._plans.open(files, settings, digest)
         with self._lock:
             stats = self._stats.setdefault((files.name, files.version), ModelStats(files.name, files.version))
+        is_apart = settings.isolation == "process"
         lane = Lane(
             files.name,
             files.version,
@@ -274,7 +275,8 @@ class Runtime:
             defer=self._defer,
             idle_session=planned.idle_session,
             # What runs in a child process ends with it, in nobody's way.
-            free=free_now if settings.isolation == "process" else self._spent.add,
+            free=free_now if is_apart else self._spent.add,
+            ends_runs=is_apart,
         )
         with self._lock:
             self._lanes = [one for one in self._lanes if not one.is_closed] + [lane]

@@ -27,14 +27,19 @@ from inferd_runtime.scheduling.workers import Workers
 from inferd_runtime.spec import ModelSpec, Plan
 from inferd_runtime.stats import ModelStats
 
-# How long `close` waits for a run under way: longer than a child process may be silent before it is killed.
+# How long `close` waits for a run under way, and for one that ends with its session.
 RUN_WAIT_S = 70.0
+ENDED_WAIT_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class Lane:
-    """Serves one open session until closed; owns it, and the one for `plan.idle`, and gives them to `free` then."""
+    """Serves one open session until closed; owns it, and the one for `plan.idle`, and gives them to `free` then.
+
+    `ends_runs`: to free a session ends what runs there, as with one in a child process, so that no hung run is waited
+    for.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Lane:
         defer: Defer | None = None,
         idle_session: Session | None = None,
         free: Callable[[Session], None] = free_now,
+        ends_runs: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -59,6 +65,7 @@ class Lane:
         self.plan = plan
         self._sessions = (session,) if idle_session is None else (session, idle_session)
         self._free = free
+        self._ends_runs = ends_runs
         self._stats = stats
         self._clock = clock
         self._admit = Admission(spec).check
@@ -179,7 +186,7 @@ class Lane:
                 return
             self._is_closed = True
         self._desk.bury(self._queue.close(), Closed("the model was unloaded before this request could run"))
-        if self._queue.wait_quiet(RUN_WAIT_S):
+        if self._queue.wait_quiet(ENDED_WAIT_S if self._ends_runs else RUN_WAIT_S) or self._ends_runs:
             for session in self._sessions:
                 self._free(session)
         else:

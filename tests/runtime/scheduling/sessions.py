@@ -128,6 +128,7 @@ def make_lane(
     stats: ModelStats | None = None,
     defer: Defer | None = None,
     idle_session: DoublingSession | None = None,
+    ends_runs: bool = False,
     clock: Callable[[], int] = time.monotonic_ns,
     **plan: object,
 ) -> Lane:
@@ -144,6 +145,7 @@ def make_lane(
         deliver=deliver,
         defer=defer,
         idle_session=idle_session,
+        ends_runs=ends_runs,
         clock=clock,
     )
 

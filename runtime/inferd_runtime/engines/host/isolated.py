@@ -126,12 +126,15 @@ class IsolatedSession:
             raise self._refusal(str(death)) from death
 
     def close(self) -> None:
+        """End the child; its runs under way raise ModelNotReady."""
         with self._lock:
             self._closing.set()
         self._host.close()
         self._keeper.join(_JOIN_WAIT_S)
 
     def _refusal(self, reason: str) -> ModelNotReady:
+        if self._closing.is_set():
+            return ModelNotReady(reason)
         wait_s = max(self._back_at_s - time.monotonic(), self._pauses.first_s)
         return ModelNotReady(f"{reason}; it is being started again", retry_after_s=wait_s)
 

@@ -15,7 +15,6 @@ import pytest
 from inferd_runtime.engines import Array, SessionOptions
 from inferd_runtime.engines.host import HostProcess, IsolatedSession, isolated_engine
 from inferd_runtime.engines.host.isolated import Pauses
-from inferd_runtime.engines.host.process import RUN_TIMEOUT_S
 from inferd_runtime.errors import EngineFault, EngineRefused, HostDied, ModelNotReady
 from inferd_runtime.job import Job
 from inferd_runtime.scheduling import lane
@@ -229,6 +228,21 @@ def test_fifty_kills_harm_no_other_model(open_isolated: Callable[..., IsolatedSe
         assert_right(job)
 
 
-def test_a_lane_outwaits_a_child_that_hangs() -> None:
-    """Else a model that is unloaded while its child hangs leaves the session open, which starts child after child."""
-    assert lane.RUN_WAIT_S > RUN_TIMEOUT_S
+def test_a_lane_does_not_wait_for_a_child_that_hangs(
+    open_isolated: Callable[..., IsolatedSession], hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who unloads a model ends the child of its session, whatever runs there; that run's caller is told."""
+    monkeypatch.setattr(lane, "ENDED_WAIT_S", 0.01)
+    os.mkfifo(tmp_path / "model")
+    begun = os.open(tmp_path / "model", os.O_RDWR)
+    session, receiver = open_isolated(tmp_path / "model"), Receiver()
+    spec = ModelSpec(session.inputs, session.outputs, 8)
+    one = make_lane(session, receiver, spec=spec, ends_runs=True)  # type: ignore[arg-type]
+    one.submit(Job("model", {"x": np.full((1, 2), Fault.HANG, np.float32)}))
+    assert os.read(begun, 1) == b"!"
+    one.close()
+    os.close(begun)
+    (told,) = receiver.wait(1)
+    assert isinstance(told.error, ModelNotReady)
+    assert "started again" not in str(told.error)
+    assert hosts.started.get().wait(0)

@@ -115,5 +115,9 @@ def test_the_openai_client_understands_what_goes_wrong(client: openai.OpenAI) ->
 
 
 def test_the_openai_client_lists_models(client: openai.OpenAI) -> None:
-    """The ones that serve."""
+    """The ones that serve, and each by its name."""
     assert [each.id for each in client.models.list()] == ["minilm", "minilm-int8"]
+    found = client.models.retrieve("minilm")
+    assert (found.id, found.object, found.owned_by) == ("minilm", "model", "inferd")
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nope")

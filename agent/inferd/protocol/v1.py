@@ -20,6 +20,7 @@ from msgspec import UNSET, UnsetType
 from inferd.protocol.datatypes import Array, Buffer, datatype_of
 from inferd.protocol.errors import ProtocolError
 from inferd.protocol.jsondata import decode_header, decode_nested
+from inferd.protocol.openai import ModelEntry
 from inferd.protocol.requests import DEFAULT_LIMITS, split_body
 
 _ROW_OBJECT = re.compile(rb"\s*\[\s*\{(?!\s*\"\$\")")
@@ -58,8 +59,8 @@ class VersionStatus(msgspec.Struct, frozen=True):
     status: VersionError
 
 
-class StatusBody(msgspec.Struct, frozen=True):
-    """`GET /v1/models/{model}`: the first two are KServe's, the last TensorFlow Serving's."""
+class StatusBody(ModelEntry, frozen=True, kw_only=True):
+    """`GET /v1/models/{model}`: these are KServe's and TensorFlow Serving's, what is inherited is OpenAI's."""
 
     name: str
     ready: bool

@@ -6,6 +6,7 @@ by the daemon's rights nobody gets at more than by his own.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import mmap
@@ -52,7 +53,8 @@ def open_key(key: str, origin: Origin, *, folder: Path, own_uid: int) -> Opened:
     try:
         opened = _open(path)
     except OSError as error:
-        raise InvalidRequest(f"key {key!r}: cannot be opened under {folder}: {error.strerror}") from None
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise InvalidRequest(f"key {key!r}: cannot be opened under {folder}: {reason}") from None
     try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):

@@ -101,7 +101,10 @@ class V1:
             for each in self._bridge.runtime.models()
             if each.name == target.model and target.version in (None, each.version)
         ]
-        return json_answer(encode(StatusBody(target.model, chosen.state is State.READY, versions[::-1])))
+        told = StatusBody(
+            id=target.model, name=target.model, ready=chosen.state is State.READY, model_version_status=versions[::-1]
+        )
+        return json_answer(encode(told))
 
     async def metadata(self, call: Call, target: Target) -> Answer:
         """Inputs and outputs as the signature `serving_default`."""

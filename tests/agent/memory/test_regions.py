@@ -109,7 +109,7 @@ KEYS = {
     "long": ("ä" * 200, InvalidRequest, "400 bytes"),
     "lone surrogate": ("\udcff", InvalidRequest, "UTF-8"),
     "missing": ("/none", InvalidRequest, "'/none': cannot be opened under .*: No such file"),
-    "link": ("link", InvalidRequest, "cannot be opened"),
+    "link": ("link", InvalidRequest, "it is a link"),
     "pipe": ("pipe", InvalidRequest, "no shared memory object"),
     "folder": ("folder", InvalidRequest, "cannot be opened"),
     "socket": ("socket", InvalidRequest, "cannot be opened"),

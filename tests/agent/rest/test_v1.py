@@ -57,10 +57,11 @@ def test_refusals(served: Serving, path: str, body: object, status: int) -> None
     assert (reply.status, bool(reply.error)) == (status, True)
 
 
-def test_status_speaks_to_both_kinds_of_client(served: Serving) -> None:
-    """KServe's keys and TensorFlow Serving's, newest version first; one version when one is named."""
+def test_status_speaks_to_all_kinds_of_client(served: Serving) -> None:
+    """KServe's keys, OpenAI's, and TensorFlow Serving's, newest version first; one version when one is named."""
     found = served.get("/v1/models/versioned").json()
     assert (found["name"], found["ready"]) == ("versioned", True)
+    assert (found["id"], found["object"]) == ("versioned", "model")
     fine = {"error_code": "OK", "error_message": ""}
     assert found["model_version_status"] == [
         {"version": "2", "state": "AVAILABLE", "status": fine},

@@ -105,6 +105,11 @@ def find_url(env: Mapping[str, str] = os.environ) -> str:
     return "unix:" + next((path for path in candidates if Path(path).exists()), candidates[0])
 
 
+def find_token(given: str | None, env: Mapping[str, str] = os.environ) -> str | None:
+    """The token that is given, else INFERD_TOKEN; an empty one is none."""
+    return given if given is not None else env.get("INFERD_TOKEN")
+
+
 def _user_sockets(env: Mapping[str, str]) -> list[str]:
     runtime = env.get("XDG_RUNTIME_DIR", "")
     state = env.get("XDG_STATE_HOME", "")

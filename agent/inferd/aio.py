@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import aiohttp
 
 from inferd import calls
-from inferd.address import Address, Trust, find_url, parse_url
+from inferd.address import Address, Trust, find_token, find_url, parse_url
 from inferd.calls import Call, Outputs, Result
 from inferd.channel import Channel, TCPConnector, UnixTLSConnector
 from inferd.client import DEFAULT_TIMEOUT_S, DEFAULT_WAIT_S
@@ -174,7 +174,7 @@ class AsyncClient(AsyncApi):
     ) -> None:
         self._address = address = parse_url(url or find_url())
         trust = Trust(address, ca)
-        self._token = token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._token = token = find_token(token)
         self._memories = Memories()
         self._channel = Channel(address, trust, token, lambda: _connector(address, trust, max_connections))
         self._timeout_s = timeout_s

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from inferd import calls
-from inferd.address import Trust, find_url, parse_url
+from inferd.address import Trust, find_token, find_url, parse_url
 from inferd.calls import Call, Outputs, Reply, Result
 from inferd.connection import Connection, connect
 from inferd.errors import ConnectionFailed, InferdError, TLSError
@@ -187,7 +187,7 @@ class Client(Api):
     ) -> None:
         self._address = parse_url(url or find_url())
         self._trust = Trust(self._address, ca)
-        self._token = token if token is not None else os.environ.get("INFERD_TOKEN")
+        self._token = find_token(token)
         self._fixed = spell(fixed_headers(self._address.authority, self._token))
         self._memories = Memories()
         self._timeout_s = timeout_s

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from inferd.calls import Body, Call
+from inferd.calls import Call
 from inferd.errors import Unauthenticated
 from inferd.protocol import HEADER_LENGTH
 from inferd.retry import Deadline
-
-EMPTY: Body = (None, [b""])
 
 
 def fixed_headers(authority: str, token: str | None) -> dict[str, str]:
@@ -43,7 +41,7 @@ def spell(headers: dict[str, str]) -> bytes:
 def write_head(call: Call[Any], fixed: bytes, deadline: Deadline) -> tuple[bytes, list[bytes | memoryview]]:
     """The request line and headers, and the buffers of the body."""
     if call.encode is None:
-        return b"%b %b HTTP/1.1\r\n%b\r\n" % (call.method.encode(), call.path.encode(), fixed), EMPTY[1]
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (call.method.encode(), call.path.encode(), fixed), [b""]
     length, buffers = call.encode(deadline.left_s())
     lines = spell({**body_headers(length, sum(map(len, buffers))), **call.headers})
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (call.method.encode(), call.path.encode(), lines, fixed), buffers

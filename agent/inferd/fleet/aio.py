@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from inferd.address import find_token
 from inferd.aio import AsyncApi
 from inferd.calls import Call
 from inferd.fleet.browse import AsyncBrowser
@@ -33,7 +34,7 @@ def find_fleet(
         lambda on_change: AsyncBrowser(interfaces=interfaces, on_change=on_change),
         TrustStore(Path(trust) if trust else None),
         model=model,
-        token=token if token is not None else os.environ.get("INFERD_TOKEN"),
+        token=find_token(token),
         timeout_s=timeout_s,
         wait_s=wait_s,
         hedge_s=hedge_s,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,12 +81,13 @@ def command(watch: bool, timeout_s: float, interfaces: tuple[str, ...], token: s
     A device that is not trusted can have any name; `inferd trust NAME` compares its fingerprint and pins it. Exit code
     3 if there is none.
     """
+    from inferd.address import find_token
+
     logging.getLogger("zeroconf").setLevel(logging.ERROR)
-    token = token if token is not None else os.environ.get("INFERD_TOKEN")
     if watch:
         asyncio.run(_watch(interfaces, as_json))
         return 0
-    findings = asyncio.run(_find(interfaces, timeout_s, token))
+    findings = asyncio.run(_find(interfaces, timeout_s, find_token(token)))
     if as_json:
         print_json([finding.facts for finding in findings])
     elif findings:

@@ -60,12 +60,13 @@ def command(
     Callers use the gateway as if it were one daemon; their tokens pass through to the devices. A call goes to a device
     that serves its model and has the fewest calls under way; what a device did not answer is repeated on another.
     """
+    from inferd.address import find_token
     from inferd_agent.config import Paths
     from inferd_agent.gateway.gateway import Sources, look_once, serve
     from inferd_agent.gateway.settings import read_settings
 
     settings = read_settings(listen, timeout_s=timeout_s, patience_s=patience_s, cert=cert, key=key)
-    sources = Sources(interfaces, trust, token or os.environ.get("INFERD_TOKEN"))
+    sources = Sources(interfaces, trust, find_token(token))
     if prints:
         print_json(look_once(settings, sources, wait_s))
         return 0

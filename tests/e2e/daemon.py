@@ -103,7 +103,7 @@ class Daemon:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(30)
             raise AssertionError("the daemon did not stop on SIGTERM:\n" + self.log()) from None
         self.process = None
         return code
@@ -112,7 +112,7 @@ class Daemon:
         """kill -9."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(30)
         self.process = None
 
     def client(self, url: str | None = None, **options: Any) -> Client:
@@ -136,7 +136,7 @@ class Daemon:
                 return False
         return True
 
-    def cli(self, *args: str, timeout_s: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, timeout_s: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
         """Run an inferd command in this daemon's environment."""
         return subprocess.run(
             [INFERD, *args], capture_output=True, text=True, timeout=timeout_s, env={**self._env, **env}, check=False

@@ -28,7 +28,7 @@ from inferd_runtime import (
 from inferd_runtime.job import Array
 from inferd_runtime.scheduling.policy import Policy
 from tests import onnx_models
-from tests.runtime.scheduling.sessions import Receiver
+from tests.runtime.scheduling.sessions import Receiver, eventually
 
 WAIT_S = 30.0
 Serve = Callable[..., tuple[Runtime, Receiver]]
@@ -146,12 +146,11 @@ def test_a_bad_request_fails_alone_in_a_real_engine(serve: Serve, models: Path) 
     assert [jobs[i].result is not None and float(jobs[i].result["y"][0, 0]) for i in (0, 2)] == [10.0, 20.0]
 
 
-async def test_micro_models_run_on_the_event_loop(serve: Serve) -> None:
+async def test_micro_models_run_on_the_event_loop(serve: Serve, models: Path) -> None:
     """With `call_soon` given, a tiny model answers a loop's requests on the loop, without blocking calls."""
     loop = asyncio.get_running_loop()
+    (models / "mlp" / "model.toml").write_text('inline = "on"\nbatch = 16\n')  # however long its warm-up took here
     runtime, receiver = await asyncio.to_thread(serve, defer=loop.call_soon)
-    plan = runtime.describe("mlp").plan
-    assert plan is not None
     jobs = [ask(seed) for seed in range(40)]
     for job in jobs:
         runtime.submit(job)
@@ -159,8 +158,7 @@ async def test_micro_models_run_on_the_event_loop(serve: Serve) -> None:
     assert len(receiver.jobs) == 40
     for job in jobs:
         assert_right(job)
-    if plan.inline:
-        assert len(receiver.calls) <= 3
+    assert len(receiver.calls) == 3
     await asyncio.to_thread(runtime.close)
 
 
@@ -227,6 +225,7 @@ def test_nothing_is_loaded_unasked(serve: Serve) -> None:
 def test_drain_answers_all_and_refuses_more(serve: Serve, models: Path) -> None:
     """On shutdown every accepted request is answered, new ones are refused, and the daemon is no longer ready."""
     onnx_models.slow(models / "slow" / "1" / "model.onnx", layers=16, width=128)
+    before = set(threading.enumerate())
     runtime, receiver = serve()
     jobs = [Job("slow", {"x": np.full((1, 128), i, np.float32)}) for i in range(30)]
     for job in jobs:
@@ -241,7 +240,8 @@ def test_drain_answers_all_and_refuses_more(serve: Serve, models: Path) -> None:
     assert not runtime.is_ready()
     runtime.close()
     runtime.close()
-    assert not [t.name for t in threading.enumerate() if t.name.startswith(("slow:", "mlp:", "governor"))]
+    ours = ("slow:", "mlp:", "governor")
+    eventually(lambda: not [t for t in set(threading.enumerate()) - before if t.name.startswith(ours)])
 
 
 def test_closing_at_once_still_settles_everything(serve: Serve, models: Path) -> None:
@@ -291,11 +291,11 @@ def test_figures_tell_the_whole_state(serve: Serve) -> None:
     runtime.submit(ask())
     receiver.wait(1)
     assert runtime.drain(WAIT_S)
+    eventually(lambda: runtime.figures().host_busy_cores is not None)  # the governor's first look
     figures = runtime.figures()
     assert 1 == figures.core_floor <= figures.core_size <= figures.core_ceiling
     assert (figures.queued_jobs, figures.running_jobs, figures.held_bytes) == (0, 0, 0)
     assert figures.max_held_bytes == 1000
-    assert figures.host_busy_cores is not None
     assert figures.own_busy_cores is not None
     assert figures.others_busy_cores is not None
 

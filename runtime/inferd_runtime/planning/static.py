@@ -301,6 +301,8 @@ def _useful_batch(opened: _Opened, wishes: Wishes, is_inline: bool) -> tuple[int
         return batch, f"{together}."
     if opened.candidate.engine == OPENVINO and opened.candidate.device == "cpu" and not is_inline:
         return OPENVINO_BATCH, f"Up to {OPENVINO_BATCH} rows run together: OpenVINO pays for every new number of rows."
+    if warmth.many_fault:
+        return 1, f"Requests run side by side, not together: {batch} rows in one run failed ({warmth.many_fault})."
     if warmth.fault or not warmth.many_us:
         return batch, f"{together}."
     gain = warmth.run_us * batch / warmth.many_us

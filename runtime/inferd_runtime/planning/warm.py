@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 GUESSED_SIZES = (64, 32, 224, 1)
 MAX_INPUT_BYTES = 256 << 20
 _ROWS = 2
-_MAX_RUNS = 15
+_LEAST_RUNS, _MAX_RUNS = 2, 15
 _BUDGET_NS = 50_000_000
 
 
@@ -33,11 +33,13 @@ class Warmth:
     """What the warm-up showed. `run_us` 0: no run succeeded; `fault` is why the last one failed, then.
 
     `is_guess`: sizes or values were guessed that the model may rightly refuse. `is_batch`: rows go in and come out;
-    None where no run could tell. `many_us` is one run of the rows asked for, 0 where that was not tried.
+    None where no run could tell. `many_us` is one run of the rows asked for, 0 where that was not tried or failed, and
+    `many_fault` is why, then: requests of fewer rows are served all the same.
     """
 
     run_us: float = 0.0
     many_us: float = 0.0
+    many_fault: str = ""
     is_guess: bool = False
     has_free_sizes: bool = False
     is_batch: bool | None = None
@@ -136,15 +138,19 @@ def _measure(
 ) -> Warmth:
     batch_fault = _batch_fault(session, fill) if fill.is_batched else ""
     run_us = _shortest_us(session, fill.arrays(1), clock_ns)
-    many_us = 0.0
+    many_us, many_fault = 0.0, ""
     rows = many_rows(run_us) if fill.is_batched and not batch_fault else 0
     if rows > 1 and run_us * rows < 10 * _BUDGET_NS / 1000:
-        many = fill.arrays(rows)
-        session.run(many, range(len(session.outputs)))  # the first run of a new shape pays for its compilation
-        many_us = _shortest_us(session, many, clock_ns)
+        try:
+            many = fill.arrays(rows)
+            session.run(many, range(len(session.outputs)))  # the first run of a new shape pays for its compilation
+            many_us = _shortest_us(session, many, clock_ns)
+        except InferdError as error:
+            many_fault = str(error)
     return Warmth(
         run_us=run_us,
         many_us=many_us,
+        many_fault=many_fault,
         is_guess=warmth.is_guess,
         has_free_sizes=warmth.has_free_sizes,
         is_batch=not batch_fault if fill.is_batched else None,
@@ -153,10 +159,11 @@ def _measure(
 
 
 def _shortest_us(session: Session, inputs: Sequence[Array], clock_ns: Callable[[], int]) -> float:
-    """The shortest run, of as many as the budget allows and one at least: what others do meanwhile only adds to it."""
+    """The shortest run, of as many as the budget allows: what others do meanwhile only adds to it. Two at least, for one
+    may have been interrupted for longer than the budget is."""
     outputs = range(len(session.outputs))
     took_ns: list[int] = []
-    while len(took_ns) < _MAX_RUNS and sum(took_ns) < _BUDGET_NS:
+    while len(took_ns) < _LEAST_RUNS or (len(took_ns) < _MAX_RUNS and sum(took_ns) < _BUDGET_NS):
         begin = clock_ns()
         session.run(inputs, outputs)
         took_ns.append(clock_ns() - begin)

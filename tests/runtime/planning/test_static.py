@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,6 +46,7 @@ class FakeSession:
         self.outputs = tuple(outputs)
         self.batch_symbols = ("",) * (len(self.inputs) + len(self.outputs))
         self.fault = fault
+        self.most_rows = 1000
         self.shapes: list[tuple[int, ...]] = []
         self.is_closed = False
 
@@ -53,6 +55,8 @@ class FakeSession:
         self.shapes.append(inputs[0].shape)
         if self.fault:
             raise EngineFault(self.fault)
+        if len(inputs[0]) > self.most_rows:
+            raise EngineFault("no room for so many rows")
         return [np.zeros((len(inputs[0]), 1), FP32) for _ in outputs]
 
     def close(self) -> None:
@@ -201,7 +205,7 @@ def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:
     first, second = (FakeSession([floats(-1, 2)], [floats(-1, 1)]) for _ in range(2))
     engine = FakeEngine("openvino", ("cpu",), first)
     engine.later = second
-    planned = plan_version(told(4, ov=engine), {"": tmp_path / "m.onnx"}, Wishes())
+    planned = plan_version(told(4, ov=engine), {"": tmp_path / "m.onnx"}, Wishes(inline="on"))
     assert planned.plan.inline
     assert [(asked.streams, asked.threads) for asked in engine.asked] == [(4, 1), (1, 1)]
     assert (planned.plan.streams, planned.plan.threads) == (1, 1)
@@ -211,17 +215,27 @@ def test_an_inline_model_gets_one_stream_of_one_thread(tmp_path: Path) -> None:
 def test_a_micro_model_goes_to_the_engine_with_the_shorter_run(ground: Ground, tmp_path: Path) -> None:
     """Both engines are timed; the other is a veto with both figures. An engine that is asked for is not compared."""
     path = onnx_models.mlp(tmp_path / "m.onnx")
-    chosen = plan(ground, path).plan
+    chosen = plan(ground, path, inline="on").plan
     [veto] = chosen.vetoes
     assert {chosen.engine, veto.candidate.split()[0]} == {"onnxruntime", "openvino"}
     assert re.fullmatch(r"a run of one row took \d+ us, \d+ us on (onnxruntime|openvino) cpu", veto.reason)
-    assert plan(ground, path, engine="openvino").plan.vetoes == ()
+    assert plan(ground, path, inline="on", engine="openvino").plan.vetoes == ()
+
+
+@pytest.mark.parametrize(
+    ("run_us", "many_us", "is_inline"), [(249.0, 1999.0, True), (250.0, 1999.0, False), (249.0, 2000.0, False)]
+)
+def test_inline_is_for_what_takes_no_time(ground: Ground, run_us: float, many_us: float, is_inline: bool) -> None:
+    """One row and a full batch must both be over soon, for everybody else waits meanwhile."""
+    session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
+    warmth = Warmth(run_us=run_us, many_us=many_us, is_batch=True)
+    opened = static._Opened(static._Candidate("", "ov", "cpu", ""), session, warmth, ModelSpec((), (), 64), "", 1, 1)
+    assert static._inline(ground, opened, Wishes())[0] == is_inline
 
 
 def test_inline_is_for_fast_models_of_known_size(ground: Ground, tmp_path: Path) -> None:
-    """A micro-model runs on the submitting thread; a slow one, one of free sizes, or one forbidden to, does not."""
+    """A slow model, one of free sizes, or one forbidden to, does not run on the submitting thread."""
     micro = onnx_models.identity(tmp_path / "micro.onnx")
-    assert plan(ground, micro, streams=1, threads=1).plan.inline
     assert not plan(ground, micro, inline="off").plan.inline
     assert not plan(replace(ground, inline="off"), micro, inline="on").plan.inline
     slow = plan(ground, onnx_models.slow(tmp_path / "slow.onnx", layers=64)).plan
@@ -315,6 +329,19 @@ def test_a_failing_warm_up_of_floats_is_a_veto(tmp_path: Path) -> None:
     assert bad.is_closed
 
 
+@pytest.mark.parametrize(
+    ("most_rows", "width", "why"), [(4, 2, "no room for so many rows"), (1000, 6 << 20, "would be too large")]
+)
+def test_many_rows_that_fail_are_not_gathered(tmp_path: Path, most_rows: int, width: int, why: str) -> None:
+    """A model that a full batch is too much for, or too much to try, is served row by row, and the reason says why."""
+    session = FakeSession([floats(-1, width)], [floats(-1, 1)])
+    session.most_rows = most_rows
+    planned = plan(told(ort=FakeEngine("onnxruntime", ("cpu",), session)), tmp_path / "m.onnx")
+    assert planned.plan.batch == 1
+    assert "16 rows in one run failed (" in planned.plan.reason
+    assert why in planned.plan.reason
+
+
 def test_a_failing_warm_up_of_guesses_is_only_noted(tmp_path: Path) -> None:
     """Guessed sizes that fail everywhere are told; the first engine serves, the others are closed."""
     one, two = (FakeSession([floats(-1, 3, -1)], [floats(-1, 1)], "bad size") for _ in range(2))
@@ -365,6 +392,15 @@ def test_warm_up_is_bounded() -> None:
     session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
     assert warm(session, is_batched=True, many_rows=lambda _: 16, clock_ns=clock_ns).run_us == 40_000
     assert session.shapes == [(1, 2), (2, 2), (1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("longest_at", [0, 1, 2])
+def test_one_interruption_changes_no_figure(longest_at: int) -> None:
+    """A run that others kept waiting for far longer than the warm-up may take is not believed."""
+    took_ns = itertools.chain([10_000] * longest_at, [500_000_000], itertools.repeat(10_000))
+    moments = itertools.accumulate(itertools.chain.from_iterable((took, 0) for took in took_ns), initial=0)
+    session = FakeSession([floats(-1, 2)], [floats(-1, 1)])
+    assert warm(session, is_batched=False, many_rows=lambda _: 0, clock_ns=lambda: next(moments)).run_us == 10.0
 
 
 def test_isolation_keeps_the_session_in_a_process(ground: Ground, tmp_path: Path) -> None:

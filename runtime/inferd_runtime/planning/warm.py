@@ -159,8 +159,8 @@ def _measure(
 
 
 def _shortest_us(session: Session, inputs: Sequence[Array], clock_ns: Callable[[], int]) -> float:
-    """The shortest run, of as many as the budget allows: what others do meanwhile only adds to it. Two at least, for one
-    may have been interrupted for longer than the budget is."""
+    """The shortest run, of as many as the budget allows: what others do meanwhile only adds to it. Two at least, since
+    one may have been kept waiting for longer than the budget is."""
     outputs = range(len(session.outputs))
     took_ns: list[int] = []
     while len(took_ns) < _LEAST_RUNS or (len(took_ns) < _MAX_RUNS and sum(took_ns) < _BUDGET_NS):

@@ -234,8 +234,9 @@ def test_inline_is_for_what_takes_no_time(ground: Ground, run_us: float, many_us
 
 
 def test_inline_is_for_fast_models_of_known_size(ground: Ground, tmp_path: Path) -> None:
-    """A slow model, one of free sizes, or one forbidden to, does not run on the submitting thread."""
+    """A micro-model runs on the submitting thread; a slow one, one of free sizes, or one forbidden to, does not."""
     micro = onnx_models.identity(tmp_path / "micro.onnx")
+    assert plan(ground, micro, streams=1, threads=1).plan.inline
     assert not plan(ground, micro, inline="off").plan.inline
     assert not plan(replace(ground, inline="off"), micro, inline="on").plan.inline
     slow = plan(ground, onnx_models.slow(tmp_path / "slow.onnx", layers=64)).plan

@@ -1,4 +1,4 @@
-"""Devices as they come and go on the LAN: a browser for asyncio, and one for threads.
+"""Devices as they come and go on the LAN, for asyncio.
 
 What others send is bounded here: so many devices, so many look-ups at once, each within its time. zeroconf is imported
 when a browser starts, not before. Interfaces that come, go or change their addresses are followed.
@@ -7,13 +7,10 @@ when a browser starts, not before. Interfaces that come, go or change their addr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -164,45 +161,3 @@ class AsyncBrowser:
                 await self._zeroconf.async_update_interfaces(interfaces=multicast_choices(found))
             except OSError as error:  # it may be gone again; the next change is followed
                 log.warning("cannot look on %s: %s", ", ".join(each.name for each in found), error)
-
-
-class Browser:
-    """An `AsyncBrowser` on a loop in a thread of its own, where `on_change` is told too."""
-
-    def __init__(self, *, interfaces: Sequence[str] = (), on_change: OnChange | None = None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="inferd-browser", daemon=True)
-        self._thread.start()
-        self._browser = AsyncBrowser(interfaces=interfaces, on_change=on_change)
-        try:
-            self._call(self._browser.start()).result()
-        except BaseException:
-            self._stop()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def devices(self) -> tuple[Device, ...]:
-        """Those known now, by name."""
-        return self._browser.devices()
-
-    def close(self) -> None:
-        """Stop looking and end the thread; idempotent."""
-        if not self._loop.is_closed():
-            with contextlib.suppress(OSError):
-                self._call(self._browser.close()).result()
-            self._stop()
-
-    def _call(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()

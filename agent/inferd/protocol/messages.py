@@ -227,10 +227,6 @@ class RegionStatus(msgspec.Struct, frozen=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-SERVER_METADATA = msgspec.json.Decoder(ServerMetadata)
-MODEL_CONFIG = msgspec.json.Decoder(ModelConfig)
-INDEX = msgspec.json.Decoder(list[IndexEntry])
-ERROR = msgspec.json.Decoder(ErrorBody)
 INDEX_REQUEST = msgspec.json.Decoder(IndexRequest)
 LOAD_REQUEST = msgspec.json.Decoder(LoadRequest)
 UNLOAD_REQUEST = msgspec.json.Decoder(UnloadRequest)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from inferd.fleet import browse
-from inferd.fleet.browse import AsyncBrowser, Browser
+from inferd.fleet.browse import AsyncBrowser
 from inferd.fleet.interfaces import Interface, find_interfaces, multicast_choices, nearest_first
 from inferd.fleet.record import SERVICE, Device
 
@@ -96,12 +96,11 @@ async def test_a_flood_of_devices_stays_within_bounds(few: None) -> None:
     assert not browser._settling
 
 
-def test_the_browser_for_threads_starts_and_ends() -> None:
-    """Without a network to look at it finds nobody, and its thread ends; closing twice is no harm."""
-    with Browser(interfaces=("no-such-interface",)) as browser:
+async def test_a_browser_without_a_network_finds_nobody() -> None:
+    """And closing it twice is no harm."""
+    async with AsyncBrowser(interfaces=("no-such-interface",)) as browser:
         assert browser.devices() == ()
-    browser.close()
-    assert not browser._thread.is_alive()
+    await browser.close()
 
 
 def test_a_plain_client_does_not_load_zeroconf() -> None:

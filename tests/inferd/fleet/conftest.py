@@ -40,12 +40,12 @@ class Site(Server):
         self.index: list[dict[str, Any]] | None = [{"name": "echo", "version": "3", "state": "READY"}]
         self._leaf = leaf
         self._running = ExitStack()
-        self._port = 0
+        self._place = tcp_socket()
+        self._port: int = self._place.getsockname()[1]
 
     def start(self) -> None:
-        """Listen, at the same port as before."""
+        """Listen, at the same port as before, which nobody else gets meanwhile."""
         sock = tcp_socket(port=self._port)
-        self._port = sock.getsockname()[1]
         self._running.enter_context(serving(self, [(sock, server_context(self._leaf))]))
         self.hold.set()
 
@@ -53,6 +53,11 @@ class Site(Server):
         """Close the port and all connections."""
         self.may_speak.set()
         self._running.close()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        self._place.close()
 
     def device(self, **changes: Any) -> Device:
         """What it announces."""
@@ -153,7 +158,9 @@ class Street:
     def believe(self, *authorities: Path) -> None:
         """Trust whoever has a certificate of these."""
         known = tuple(Authority(fingerprint=path.stem, certificate=path.read_text()) for path in authorities)
-        self.trust.write_bytes(msgspec.json.encode(Trusted(authorities=known)))
+        new = self.trust.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(Trusted(authorities=known)))
+        new.replace(self.trust)
 
     def add(self, name: str, leaf: Path | None = None) -> Site:
         """One more device, listening."""
@@ -165,7 +172,7 @@ class Street:
     def close(self) -> None:
         """End all."""
         for site in self.sites:
-            site.stop()
+            site.close()
 
     def listed(self) -> Listed:
         """All that are there now."""
@@ -173,7 +180,7 @@ class Street:
 
     def client(self, kind: str, listed: Listed | None = None, **options: Any) -> Both:
         """A client that is told of all, or of what `listed` says."""
-        defaults: dict[str, Any] = {"model": "echo", "token": TOKEN, "timeout_s": 20.0, "wait_s": 10.0}
+        defaults: dict[str, Any] = {"model": "echo", "token": TOKEN, "timeout_s": 80.0, "wait_s": 40.0}
         return Both(kind, Fleet((listed or self.listed()).open, TrustStore(self.trust), **{**defaults, **options}))
 
 

@@ -29,6 +29,11 @@ DIGITS = digits.MODELS / digits.MODEL / "1"
 BRIEF_S = 0.02
 
 
+def still() -> float:
+    """A clock on which nothing takes so long that less would be done."""
+    return 0.0
+
+
 @pytest.fixture(scope="module")
 def ground() -> Ground:
     engines, missing = open_engines()
@@ -59,7 +64,7 @@ def trier(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     held_out = digits.held_out()
     np.savez(folder / "golden" / "held_out.npz", **{digits.INPUT: held_out.inputs()[:40], "labels": held_out.labels})
     variants = {name: DIGITS / f"model.{name}.onnx" for name in ("fp32", "int8")}
-    trier = HostTrier(ground, variants, spec_of(ground, variants["fp32"]), Wishes(), folder=folder)
+    trier = HostTrier(ground, variants, spec_of(ground, variants["fp32"]), Wishes(), folder=folder, clock=still)
     yield trier
     trier.close()
 
@@ -94,10 +99,10 @@ def test_a_candidate_is_measured_again_at_the_same_batch(trier: HostTrier) -> No
 
 
 def test_compiled_rows_are_measured(trier: HostTrier) -> None:
-    """A session for exactly four rows answers forty samples like any other."""
+    """A session for exactly four rows answers forty samples like any other; four are timed where the time allows it."""
     trial = first(trier, candidate(OPENVINO, "fp32", rows=4))
     assert (trial.outcome, trial.best_batch) == ("measured", 4)
-    assert [rows for rows, _ in trial.curve] == [1, 4]
+    assert [rows for rows, _ in trial.curve] in ([1], [1, 4])
 
 
 def test_a_refusal_is_a_failed_trial(trier: HostTrier) -> None:
@@ -152,7 +157,13 @@ class Wild:
         variants |= {how: onnx_models.mlp(folder / f"model.{how}.onnx") for how in hows}
         limit = more.get("memory_limit_bytes", 0)
         self.trier = HostTrier(
-            ground, variants, spec_of(ground, variants[""]), Wishes(), start=partial(self._start, limit), **more
+            ground,
+            variants,
+            spec_of(ground, variants[""]),
+            Wishes(),
+            start=partial(self._start, limit),
+            clock=still,
+            **more,
         )
 
     def _start(self, limit: int, engine: str) -> WildHost:
@@ -291,7 +302,7 @@ def test_models_of_every_kind_are_given_inputs(
 ) -> None:
     """Several inputs, none that is a batch, strings, scalars, free sizes and odd types: all are answered."""
     path = build(tmp_path / "model.onnx")
-    found = find_reference(hosts, ground, {"": path}, spec_of(ground, path, max_batch), None, lambda: 0.0)
+    found = find_reference(hosts, ground, {"": path}, spec_of(ground, path, max_batch), None, still)
     assert found.words.startswith(f"model.onnx in onnxruntime at f32, on {words}")
     assert len(found.answers) == len(found.samples.requests) == 16
     assert (found.variant, found.samples.is_batched) == ("", max_batch > 0)
@@ -306,19 +317,19 @@ def test_the_most_exact_file_is_the_reference(ground: Ground, hosts: Hosts, tmp_
         (["int8", "", "fp32"], "fp32"), (["int8", ""], ""), (["int8", "fp16"], "fp16"), (["int8", "int4"], "int4"),
     ):  # fmt: skip
         paths = dict.fromkeys(variants, tmp_path / "m.onnx")
-        assert find_reference(hosts, ground, paths, spec, None, lambda: 0.0).variant == chosen
-    found = find_reference(hosts, ground, {"fp32": garbage, "int8": tmp_path / "m.onnx"}, spec, None, lambda: 0.0)
+        assert find_reference(hosts, ground, paths, spec, None, still).variant == chosen
+    found = find_reference(hosts, ground, {"fp32": garbage, "int8": tmp_path / "m.onnx"}, spec, None, still)
     assert found.variant == "int8"
     assert "onnxruntime garbage.onnx: " in found.words
     with pytest.raises(EngineFault, match=r"no inputs that the model takes were found .*onnxruntime garbage\.onnx"):
-        find_reference(hosts, ground, {"": garbage}, spec, None, lambda: 0.0)
+        find_reference(hosts, ground, {"": garbage}, spec, None, still)
 
 
 def test_openvino_answers_where_onnxruntime_is_not(ground: Ground, hosts: Hosts, tmp_path: Path) -> None:
     """What ONNX Runtime does not read, or where it is missing, OpenVINO runs at full precision."""
     path = onnx_models.mlp(tmp_path / "m.onnx")
     alone = replace(ground, engines={OPENVINO: ground.engines[OPENVINO]})
-    found = find_reference(hosts, alone, {"": path}, spec_of(ground, path), None, lambda: 0.0)
+    found = find_reference(hosts, alone, {"": path}, spec_of(ground, path), None, still)
     assert found.words.startswith("m.onnx in openvino at f32")
 
 
@@ -331,7 +342,7 @@ def test_golden_data_that_does_not_do_is_told(ground: Ground, hosts: Hosts, tmp_
         (np.full((4, 1), 99), "it refuses the golden data"),
     ):
         np.savez(tmp_path / "golden" / "bad.npz", index=index)
-        found = find_reference(hosts, ground, {"": path}, spec_of(ground, path), tmp_path, lambda: 0.0)
+        found = find_reference(hosts, ground, {"": path}, spec_of(ground, path), tmp_path, still)
         assert found.samples.source == "generated"
         assert complaint in found.words
 
@@ -341,10 +352,10 @@ def test_golden_data_helps_where_no_guess_would(ground: Ground, hosts: Hosts, tm
     path = onnx_models.faulting_reshape(tmp_path / "m.onnx")
     spec = spec_of(ground, path, max_batch=0)
     with pytest.raises(EngineFault, match="no inputs that the model takes were found"):
-        find_reference(hosts, ground, {"": path}, spec, tmp_path, lambda: 0.0)
+        find_reference(hosts, ground, {"": path}, spec, tmp_path, still)
     (tmp_path / "golden").mkdir()
     np.savez(tmp_path / "golden" / "good.npz", x=np.arange(4.0), shape=np.array([2, 2]))
-    found = find_reference(hosts, ground, {"": path}, spec, tmp_path, lambda: 0.0)
+    found = find_reference(hosts, ground, {"": path}, spec, tmp_path, still)
     assert found.samples.source == "golden"
     assert found.answers[0][0].tolist() == [[0, 1], [2, 3]]
 

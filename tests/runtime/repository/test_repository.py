@@ -531,10 +531,10 @@ def test_close_answers_everybody(stage: Stage) -> None:
 def test_close_ends_the_wait_for_the_first_round(stage: Stage) -> None:
     """Whoever waits for the first models when the daemon stops is let go at once."""
     found: list[bool] = []
-    waiting = threading.Thread(target=lambda: found.append(stage.repository.wait_loaded(30)))
+    waiting = threading.Thread(target=lambda: found.append(stage.repository.wait_loaded(60)))
     waiting.start()
     stage.repository.close()
-    waiting.join(5)
+    waiting.join(30)
     assert found == [False]
 
 

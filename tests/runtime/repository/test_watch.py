@@ -105,10 +105,10 @@ def test_models_come_change_and_go_by_themselves(live: Repository, root: Path, t
     onnx_models.identity(root / "a/1/model.onnx", shape=("N", 3))
     onnx_models.mlp(root / "b.onnx")
     (root / "bad.onnx").write_bytes(b"garbage")
-    eventually(lambda: len(live.models()) == 3 and all(d.state in (State.READY, State.FAILED) for d in live.models()))
+    settled = {"a": State.READY, "b": State.READY, "bad": State.FAILED}
+    eventually(lambda: {d.name: d.state for d in live.models()} == settled)
     assert answer(live, "a").tolist() == [[1, 1, 1]]
     assert answer(live, "b").shape == (1, 10)
-    assert live.describe("bad").state is State.FAILED
     assert live.describe("b").plan is not None
     new = onnx_models.identity(tmp_path / "new.onnx", shape=("N", 5))
     new.replace(root / "a/1/model.onnx")
@@ -132,7 +132,7 @@ def test_a_slow_copy_is_taken_once_and_whole(root: Path, tmp_path: Path) -> None
     data = onnx_models.mlp(tmp_path / "source.onnx").read_bytes()
     root.mkdir()
     opener = Opener()
-    live = Repository([root], open_version=opener, cache_dir=tmp_path / "cache", settle_s=1.0, rescan_s=3600)
+    live = Repository([root], open_version=opener, cache_dir=tmp_path / "cache", settle_s=3.0, rescan_s=3600)
     live.start()
     with (root / "m.onnx").open("wb", buffering=0) as file:
         for start in range(0, len(data), len(data) // 20 + 1):
@@ -205,19 +205,19 @@ def test_a_change_while_the_watch_is_set_up_is_found(tmp_path: Path, monkeypatch
     monkeypatch.setattr(watch_module, "watch", late)
     watcher = Watcher([tmp_path], lambda: told.set() if is_made.is_set() else None, recheck_s=0.1)
     watcher.start()
-    assert told.wait(10)
+    assert told.wait(30)
     watcher.stop()
 
 
 def test_the_watch_stops_at_once(tmp_path: Path) -> None:
-    """Stopping takes a fraction of a second, whether roots exist or not, and whether it ever began."""
+    """Stopping waits for no next look, whether roots exist or not, and whether it ever began."""
     for roots in ([tmp_path], [tmp_path / "none"]):
-        watcher = Watcher(roots, lambda: None, recheck_s=60)
+        watcher = Watcher(roots, lambda: None, recheck_s=600)
         watcher.start()
         began = time.monotonic()
         watcher.stop()
         watcher.stop()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
     Watcher([tmp_path], lambda: None).stop()
 
 
@@ -225,11 +225,11 @@ def test_loading_in_the_background_blocks_nobody(tmp_path: Path, root: Path) -> 
     """While a version opens slowly, start has returned, others are told LOADING, and close gives up waiting for it."""
     opener = Opener()
     opening, go_on = threading.Event(), threading.Event()
-    opener.before = lambda files: opening.set() or go_on.wait(20)
+    opener.before = lambda files: opening.set() or go_on.wait(60)
     onnx_models.identity(root / "m.onnx")
     repository = Repository([root], open_version=opener, cache_dir=tmp_path / "c", settle_s=0.01)
     repository.start()
-    assert opening.wait(5)
+    assert opening.wait(30)
     assert repository.describe("m").state is State.LOADING
     assert not repository.is_ready()
     assert not repository.wait_loaded(0)

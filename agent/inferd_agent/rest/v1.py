@@ -81,7 +81,7 @@ class V1:
         arrived_ns = time.monotonic_ns()
         within_ns = self._allowed_ns(call.message.headers.get(TIMEOUT))
         body = await self._bodies.read(call)
-        description = self._bridge.runtime.describe(target.model, target.version)
+        description = self._bridge.runtime.describe(target.model, _version(target))
         datatypes = {tensor.name: tensor.datatype for tensor in views.spec_of(description).inputs}
         is_long = len(body) >= _LONG_JSON_BYTES
         prediction: Prediction = await self._maybe_off_loop(is_long, decode_predict, body, datatypes)
@@ -95,11 +95,11 @@ class V1:
 
     async def status(self, call: Call, target: Target) -> Answer:
         """Whether it is ready, for KServe's clients, and the state of each version, for TensorFlow Serving's."""
-        chosen = self._bridge.runtime.describe(target.model, target.version)
+        chosen = self._bridge.runtime.describe(target.model, _version(target))
         versions = [
             _version_status(each)
             for each in self._bridge.runtime.models()
-            if each.name == target.model and target.version in (None, each.version)
+            if each.name == target.model and _version(target) in (None, each.version)
         ]
         told = StatusBody(
             id=target.model, name=target.model, ready=chosen.state is State.READY, model_version_status=versions[::-1]
@@ -108,7 +108,7 @@ class V1:
 
     async def metadata(self, call: Call, target: Target) -> Answer:
         """Inputs and outputs as the signature `serving_default`."""
-        description = self._bridge.runtime.describe(target.model, target.version)
+        description = self._bridge.runtime.describe(target.model, _version(target))
         spec = views.spec_of(description)
         signature = {
             "inputs": {tensor.name: _tensor(tensor) for tensor in spec.inputs},
@@ -122,6 +122,11 @@ class V1:
         if not is_long:
             return act(*given)
         return await asyncio.get_running_loop().run_in_executor(self._pool, act, *given)
+
+
+def _version(target: Target) -> int | None:
+    """The version that is named; clients of OpenVINO Model Server name 0 where they mean none."""
+    return target.version or None
 
 
 def _version_status(description: ModelDescription) -> VersionStatus:

@@ -96,3 +96,12 @@ def test_a_timeout_counts_here_too(served: Serving) -> None:
     columns = {"instances": np.zeros((1, 512)).tolist()}
     reply = served.post("/v1/models/slow:predict", columns, {"X-Request-Timeout-Ms": "1"})
     assert reply.status == 504
+
+
+def test_version_0_is_none_in_particular(served: Serving) -> None:
+    """As OpenVINO Model Server's clients name it, who name no other unless told to."""
+    for path in ("/v1/models/versioned", "/v1/models/versioned/metadata"):
+        assert served.get(path.replace("versioned", "versioned/versions/0")).json() == served.get(path).json()
+    asked = {"inputs": {"x": ROW.tolist()}}
+    found = served.post("/v1/models/mlp/versions/0:predict", asked).json()
+    assert found == served.post("/v1/models/mlp:predict", asked).json()

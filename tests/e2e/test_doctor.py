@@ -11,7 +11,7 @@ from tests.e2e.raw import free_port
 
 
 def examine(daemon: Daemon, *args: str) -> tuple[int, list[dict[str, Any]]]:
-    done = daemon.cli("doctor", "--state", str(daemon.state), "--json", *args, INFERD_MODELS_PATH=str(daemon.models))
+    done = daemon.cli("doctor", "--models", str(daemon.models), "--state", str(daemon.state), "--json", *args)
     found = json.loads(done.stdout)
     assert done.returncode == found["exit_code"], done.stderr
     return done.returncode, found["findings"]

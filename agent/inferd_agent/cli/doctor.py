@@ -19,10 +19,13 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
 @click.command("doctor")
 @click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="As given to `inferd serve`.")
+@click.option("--models", multiple=True, metavar="DIR", help="Folder of models, as given to `inferd serve`; repeat.")
 @click.option("--state", metavar="DIR", help="State folder, as given to `inferd serve`.")
 @click.option("--listen", multiple=True, metavar="URL", help="Listener, as given to `inferd serve`; repeat.")
 @json_option
-def command(file: Path | None, state: str | None, listen: tuple[str, ...], as_json: bool) -> int:
+def command(
+    file: Path | None, models: tuple[str, ...], state: str | None, listen: tuple[str, ...], as_json: bool
+) -> int:
     """Check configuration, permissions, sockets, certificates, clock, disks, cores, engines, GPUs, network and unit.
 
     Root is told about the system's daemon, everybody else about their own. Nothing is changed. Exit code 0 all is
@@ -36,8 +39,9 @@ def command(file: Path | None, state: str | None, listen: tuple[str, ...], as_js
     from inferd_agent.doctor import examine, exit_code
     from inferd_agent.errors import ConfigError
 
+    flags = {"models.path": models, "state.dir": state, "server.listen": listen}
     try:
-        findings = list(examine(load(file=file, flags={"state.dir": state, "server.listen": listen})))
+        findings = list(examine(load(file=file, flags=flags)))
     except ConfigError as problem:
         findings = list(examine(problem))
     code = exit_code(findings)

@@ -58,7 +58,8 @@ def command(
     inferd gateway --print > envoy.json
 
     Callers use the gateway as if it were one daemon; their tokens pass through to the devices. A call goes to a device
-    that serves its model and has the fewest calls under way; what a device did not answer is repeated on another.
+    that serves its model and has the fewest calls under way; what a device did not answer is repeated on another. Exit
+    code 1 when Envoy ends by itself.
     """
     from inferd.address import find_token
     from inferd_agent.config import Paths

@@ -40,12 +40,17 @@ def show(state: str | None, as_json: bool) -> None:
         print_labelled((label.replace("_", " "), text) for label, text in found.items())
 
 
-@command.group("ca")
+@command.group("ca", short_help="One CA for many devices: its certificate, and theirs.")
 def authority() -> None:
-    """One CA for many devices: export its certificate to clients, issue certificates to devices."""
+    """One CA for many devices: export its certificate to clients, issue certificates to devices.
+
+    \b
+    inferd tls ca export > fleet-ca.pem    # clients: inferd trust --ca fleet-ca.pem
+    inferd tls ca issue camera-7 --address 10.0.0.7 --out camera-7/
+    """
 
 
-@authority.command("export")
+@authority.command("export", short_help="Print the CA's certificate (PEM).")
 @state_option
 def export(state: str | None) -> None:
     """Print the CA's certificate (PEM), which `inferd trust --ca FILE` takes. A CA is made where there is none."""
@@ -54,7 +59,7 @@ def export(state: str | None) -> None:
     click.echo(export_authority(_folder(_config(state))), nl=False)
 
 
-@authority.command("issue")
+@authority.command("issue", short_help="Make a certificate and key for a device.")
 @click.argument("name")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A further DNS name; repeat.")
 @click.option("--address", "addresses", multiple=True, metavar="ADDRESS", help="An address of the device; repeat.")

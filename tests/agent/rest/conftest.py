@@ -27,6 +27,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[S
 
 
 @pytest.fixture
+def patience(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body of a refused request may come late: nothing depends on how quick this test is."""
+    monkeypatch.setitem(served.app._server._settings, "lingering_time", 60.0)
+
+
+@pytest.fixture
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serving]]:
     """Starts a front end of the test's own, with limits of its own, for a model folder."""
     started = []

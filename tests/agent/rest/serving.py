@@ -24,7 +24,7 @@ from inferd_agent.identity import Identity, TokenStore
 from inferd_agent.memory import Regions
 from inferd_agent.metrics import Metrics
 from inferd_agent.rest import RestApp
-from inferd_runtime import Runtime, RuntimeOptions
+from inferd_runtime import Cancelled, Job, Runtime, RuntimeOptions
 from tests import onnx_models
 
 ROW = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 64)
@@ -114,6 +114,22 @@ class Serving:
         self._thread.join(10)
         self._loop.close()
         return is_whole
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[list[Job]]:
+        """The jobs that come meanwhile. They reach the runtime only afterwards, so that no test has to be quicker."""
+        jobs: list[Job] = []
+        self.runtime.submit = jobs.append  # type: ignore[method-assign]
+        try:
+            yield jobs
+        finally:
+            del self.runtime.submit  # type: ignore[method-assign]
+            self.run(self._submit(jobs))
+
+    async def _submit(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            with contextlib.suppress(Cancelled):
+                self.runtime.submit(job)
 
     @contextlib.contextmanager
     def connected(self, *, tcp: bool = False, timeout_s: float = 10) -> Iterator[socket.socket]:

@@ -57,6 +57,7 @@ def test_pipelining_keeps_order(served: Serving) -> None:
     assert statuses == [200, 200, 404, 200, 200, 200, 200]
 
 
+@pytest.mark.usefixtures("patience")
 def test_long_pipelines_are_answered_after_bodies_that_came_late(served: Serving) -> None:
     """However many bodies came after their heads before, a long pipeline on the same connection is answered whole."""
     body, headers = infer_parts(ROW)
@@ -179,22 +180,31 @@ def test_the_size_of_a_head_is_what_the_configuration_says(serve: Serve, small: 
 
 
 def test_vanished_callers_cancel_their_jobs(served: Serving) -> None:
-    """A closed connection cancels what it asked for, and leaves nothing behind."""
+    """A closed connection cancels what it asked for, and leaves nothing behind, however far its request is."""
+    before = served.app.counters.requests.get(("infer", 499), 0)
+    with served.holding() as jobs:
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                stack.enter_context(served.connected()).sendall(SLOW)
+            until(lambda: len(jobs) == 8)
+        until(lambda: all(job.is_cancelled for job in jobs))
+    until(lambda: served.app.counters.requests.get(("infer", 499), 0) - before == 8)
     for _ in range(8):
         with served.connected() as connection:
             connection.sendall(SLOW)
-    until(lambda: served.app.counters.requests.get(("infer", 499), 0) >= 8)
     until(lambda: served.bridge.pending == 0 and served.app._bodies.held == 0)
     assert served.ask(GOOD).status == 200
 
 
 def test_slow_senders_are_cut_off(serve: Serve, small: Path) -> None:
     """Heads and bodies that do not come in time end in 408, a silent connection too; others are served meanwhile."""
-    serving = serve(small, header_timeout_s=0.3, body_timeout_s=0.3)
-    for start in (b"", GOOD[:20], GOOD[:-100]):
-        with serving.connected() as connection:
+    serving = serve(small, header_timeout_s=2, body_timeout_s=2)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(serving.connected()) for _ in range(3)]
+        for connection, start in zip(slow, (b"", GOOD[:20], GOOD[:-100]), strict=True):
             connection.sendall(start)
-            assert serving.ask(GOOD).status == 200
+        assert serving.ask(GOOD).status == 200
+        for connection in slow:
             reply = read_reply(connection)
             assert (reply.status, bool(reply.error)) == (408, True)
             assert is_closed(connection)
@@ -249,16 +259,17 @@ def test_drain_answers_what_was_accepted(serve: Serve, models: Path) -> None:
     with serving.connected() as busy, serving.connected() as idle:
         idle.sendall(GOOD)
         assert read_reply(idle).status == 200
-        for _ in range(3):
-            busy.sendall(SLOW)
-        until(lambda: serving.bridge.pending > 0)
         found: list[bool] = []
         stopping = threading.Thread(target=lambda: found.append(serving.stop()))
-        stopping.start()
-        reply = read_reply(busy)
-        assert reply.status == 200
+        with serving.holding() as jobs:
+            for _ in range(3):
+                busy.sendall(SLOW)
+            until(lambda: bool(jobs))
+            stopping.start()
+            until(lambda: not Path(serving.path).exists())
+        assert read_reply(busy).status == 200
         assert is_closed(idle)
-        stopping.join(20)
+        stopping.join(60)
     assert found == [True]
     assert not Path(serving.path).exists()
 

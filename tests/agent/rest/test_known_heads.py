@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,7 @@ def test_a_known_head_on_a_connection_that_closes(served: Serving) -> None:
         assert is_closed(connection)
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_known_head_inside_a_body_is_a_body(served: Serving) -> None:
     """What a body says is not taken for a request, even where it is one to the byte and comes on its own."""
     holder = request("POST", "/nowhere", b"", {"Content-Length": str(len(INFER))})

@@ -39,7 +39,7 @@ def nothing_is_left(sharing: Serving) -> Iterator[None]:
     assert sharing.post(f"{PORT}/unregister").status == 200
     until(lambda: sharing.app._bodies.held == 0 and sharing.bridge.pending == 0)
     assert len(sharing.regions) == 0
-    assert not [link for link in links() if str(sharing.shm) in link]
+    until(lambda: not [link for link in links() if str(sharing.shm) in link])
 
 
 def links() -> list[str]:
@@ -232,9 +232,10 @@ def test_region_is_unregistered_while_a_request_uses_it(sharing: Serving) -> Non
     path.write_bytes((x + 1).tobytes() + bytes(x.nbytes))
     with sharing.connected() as connection:
         head = {"Inference-Header-Content-Length": str(length)}
-        connection.sendall(request("POST", "/v2/models/slow/infer", b"".join(buffers), head))
-        until(lambda: sharing.bridge.pending)
-        assert sharing.post(f"{PORT}/unregister").status == 200
+        with sharing.holding() as jobs:
+            connection.sendall(request("POST", "/v2/models/slow/infer", b"".join(buffers), head))
+            until(lambda: bool(jobs))
+            assert sharing.post(f"{PORT}/unregister").status == 200
         assert read_reply(connection).status == 200
     assert np.frombuffer(path.read_bytes(), np.float32, offset=x.nbytes).any()
 
@@ -244,10 +245,12 @@ def test_caller_who_leaves_gives_all_back(sharing: Serving) -> None:
     x = np.zeros((1, 512), np.float32)
     make(sharing, x.nbytes)
     length, buffers = encode_request({"x": x}, places={"x": RegionRef("r", 0, x.nbytes)})
-    with sharing.connected() as connection:
-        head = {"Inference-Header-Content-Length": str(length)}
-        connection.sendall(request("POST", "/v2/models/slow/infer", b"".join(buffers), head))
-        until(lambda: sharing.bridge.pending)
+    with sharing.holding() as jobs:
+        with sharing.connected() as connection:
+            head = {"Inference-Header-Content-Length": str(length)}
+            connection.sendall(request("POST", "/v2/models/slow/infer", b"".join(buffers), head))
+            until(lambda: bool(jobs))
+        until(lambda: jobs[0].is_cancelled)
     sharing.post(f"{PORT}/unregister")
 
 

@@ -66,17 +66,17 @@ async def closed_loop(
 ) -> Outcome:
     """`concurrency` callers for `duration_s`; `tick` gets the share of time that has passed, `stop` ends it early."""
     outcome = Outcome()
-    end = time.perf_counter() + duration_s
 
-    async def caller() -> None:
+    async def caller(end: float) -> None:
         while (start := time.perf_counter()) < end:
             if not await _timed(send, start, outcome):
                 await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def callers() -> None:
+        end = time.perf_counter() + duration_s
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
-                group.create_task(caller())
+                group.create_task(caller(end))
 
     await _measured(callers(), outcome, duration_s, tick, stop)
     return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 # A wait that is too long is seen within this part of what it may take.
@@ -15,14 +16,15 @@ class Patience:
     For any number of tasks of one loop, each in one wait at a time. Nothing runs while nobody waits.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, clock: Callable[[], float] | None = None) -> None:
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
+        self._clock = clock or self._loop.time
         self._since: dict[asyncio.Task[object], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
-        self._since[_task()] = self._loop.time()
+        self._since[_task()] = self._clock()
         if self._timer is None:
             self._timer = self._loop.call_later(self._limit_s / _LOOKS, self._look)
 
@@ -36,7 +38,7 @@ class Patience:
             raise TimeoutError from error
 
     def _look(self) -> None:
-        oldest = self._loop.time() - self._limit_s
+        oldest = self._clock() - self._limit_s
         for task, since in tuple(self._since.items()):
             if since > oldest:
                 break  # those behind it came later

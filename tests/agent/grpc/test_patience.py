@@ -22,13 +22,16 @@ async def test_a_wait_that_is_too_long_ends_in_a_timeout() -> None:
 
 async def test_a_short_wait_ends_as_it_would_without() -> None:
     """Also when another one, of another task, is cut off meanwhile."""
-    patience = Patience(0.05)
+    now_s = 100.0
+    patience = Patience(0.05, clock=lambda: now_s)
 
     async def wait_for_ever() -> None:
         with patience:
             await asyncio.Event().wait()
 
     other = asyncio.create_task(wait_for_ever())
+    await asyncio.sleep(0)
+    now_s += 1
     while not other.done():
         with patience:
             await asyncio.sleep(0.001)

@@ -37,10 +37,10 @@ class Door:
         (self._bound,) = bind([Listener("unix", path=str(self.path), tls=False, memory=True)], mode=0o600)
 
     @classmethod
-    async def open(cls, folder: Path, *, wait_s: float = 10) -> Self:
+    async def open(cls, folder: Path) -> Self:
         """Listen."""
         door = await asyncio.to_thread(cls, folder)
-        door.handover = Handover(door.regions, door.identity, wait_s=wait_s, max_connections=3)
+        door.handover = Handover(door.regions, door.identity, wait_s=10, max_connections=3)
         door.handover.listen(door._bound)
         return door
 
@@ -233,11 +233,14 @@ async def test_a_line_may_come_in_pieces(door: Door) -> None:
 
 async def test_the_slow_are_cut_off_and_the_quiet_are_not(tmp_path: Path) -> None:
     """Who brings nothing, or half a line, has so long; who has brought memory may be silent for ever."""
-    door = await Door.open(tmp_path, wait_s=0.2)
-    idle, half, holder = [await door.connect() for _ in range(3)]
+    door = await Door.open(tmp_path)
+    holder = await door.connect()
     with memfd() as fd:
         assert "name" in await holder.offer({"byte_size": 1}, fd)
-        half.send(b"{", fd)
+        door.handover._wait_s = 0.2
+        idle, half = [await door.connect() for _ in range(2)]
+        with suppress(ConnectionError):  # on a busy machine it is cut off before
+            half.send(b"{", fd)
     for slow in (idle, half):
         assert (await slow.answer())["error"] == "no whole line came within 0.2 s"
         assert await slow.has_ended()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -78,9 +79,9 @@ def test_sockets_are_taken_once_and_not_inherited() -> None:
         "print(len(first), [s.get_inheritable() for s in first], first[1].getsockname()[1], len(take_sockets()))\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
-        high = [os.dup2(each.fileno(), 100 + at) for at, each in enumerate((a, b))]
+        high = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD_CLOEXEC, 100) for each in (a, b)]
         done = subprocess.run(
-            [sys.executable, "-c", f"import os\nos.dup2(100, 3)\nos.dup2(101, 4)\n{code}"],
+            [sys.executable, "-c", f"import os\nos.dup2({high[0]}, 3)\nos.dup2({high[1]}, 4)\n{code}"],
             pass_fds=high, env={**os.environ, "LISTEN_FDS": "2"}, capture_output=True, text=True, timeout=30,
         )  # fmt: skip
         for handle in high:

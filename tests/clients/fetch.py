@@ -47,23 +47,23 @@ def perf_analyzer(cache: Path, *, may_fetch: bool = True) -> Path:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise Missing("perf_analyzer is a program for Linux on x86-64")
     parts = LOCK_FILE.read_bytes(), repr((MEMBERS, DEBIAN_SHA256, _system_has(BASE64))).encode()
-    return _once(cache, f"perf_analyzer-{digest(*parts)}", _fetch_perf_analyzer if may_fetch else _nothing)
+    return _once(cache / f"perf_analyzer-{digest(*parts)}", _fetch_perf_analyzer if may_fetch else None)
 
 
 def kserve(cache: Path, *, may_fetch: bool = True) -> Path:
     """The interpreter of an environment that has kserve. Raises Missing, FetchFailed."""
     name = f"kserve-{digest(KSERVE_LOCK.read_bytes(), sys.base_prefix.encode(), sys.version.encode())}"
-    return _once(cache, name, _make_environment if may_fetch else _nothing) / "bin" / "python"
+    return _once(cache / name, _make_environment if may_fetch else None) / "bin" / "python"
 
 
-def _once(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / "clients.lock"):
-        return made_once(cache / name, make)
-
-
-def _nothing(_: Path) -> None:
-    raise Missing("it is not in the cache: `python -m tests.clients.fetch` fetches it, or says why it cannot")
+def _once(target: Path, make: Callable[[Path], None] | None) -> Path:
+    if target.is_dir():
+        return target
+    if make is None:
+        raise Missing("it is not in the cache: `python -m tests.clients.fetch` fetches it, or says why it cannot")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target.with_name("clients.lock")):
+        return made_once(target, make)
 
 
 def _fetch_perf_analyzer(folder: Path) -> None:

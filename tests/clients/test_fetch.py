@@ -39,7 +39,7 @@ def test_a_look_fetches_nothing(tmp_path: Path, get: Callable[..., Path]) -> Non
         pytest.skip("perf_analyzer is a program for Linux on x86-64")
     with pytest.raises(fetch.Missing, match="not in the cache"):
         get(tmp_path, may_fetch=False)
-    assert [each.name for each in tmp_path.iterdir()] == ["clients.lock"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_machines_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,12 @@ from inferd_agent.cli.output import (
 Facts = Mapping[str, Any]
 OBJECTIVES = ("latency", "throughput", "balanced")
 MOST_ROWS = 12
+# An engine may take a page to say why it refuses a model.
+MOST_CHARACTERS = 200
 STATES = {
     "off": 'not measured: planning.mode = "off" in the daemon\'s configuration',
     "static": "not measured yet",
-    "queued": "waits to be measured",
+    "queued": "waits to be measured, for its turn or until the machine is calm",
 }
 
 
@@ -88,7 +90,7 @@ def choice(found: Facts) -> Iterator[tuple[str, str]]:
     elif not is_measured:
         yield "but", f"{evidence['chosen'] or 'nothing'} was the measured choice"
     if not is_measured:
-        yield from ((f"not {veto['candidate']}", one_line(veto["reason"])) for veto in plan["vetoes"])
+        yield from ((f"not {veto['candidate']}", briefly(veto["reason"])) for veto in plan["vetoes"])
 
 
 def named(plan: Facts) -> str:
@@ -155,12 +157,18 @@ def others(model: str, evidence: Facts) -> Iterator[tuple[str, str]]:
     by_reason: dict[tuple[str, str], list[str]] = {}
     for trial in evidence["trials"]:
         if trial["outcome"] in ("vetoed", "failed"):
-            by_reason.setdefault((trial["outcome"], one_line(trial["reason"])), []).append(trial["name"])
+            by_reason.setdefault((trial["outcome"], briefly(trial["reason"])), []).append(trial["name"])
     for (outcome, reason), names in by_reason.items():
         more = f" and {len(names) - 1} like it" if len(names) > 1 else ""
         yield outcome, f"{names[0]}{more}: {reason}"
     if skipped := sum(trial["outcome"] == "skipped" for trial in evidence["trials"]):
         yield "skipped", f"{skipped} without promise, or for want of time: inferd explain {model} --json"
+
+
+def briefly(reason: str) -> str:
+    """The beginning of a reason; all of it is in the JSON."""
+    line = one_line(reason)
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS].rstrip()} ... (--json has the rest)"
 
 
 def advice(model: str, evidence: Facts | None) -> Sequence[tuple[str, str]]:

@@ -98,6 +98,16 @@ def test_what_was_ruled_out_says_why_once(capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+def test_a_long_reason_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine's page on why it refuses a model is for the JSON; its beginning is enough here."""
+    failed = msgspec.structs.replace(EVIDENCE.trials[6], reason="no such operator; " * 50)
+    out = printed(capsys, PlanState("measured", evidence=msgspec.structs.replace(EVIDENCE, trials=(failed,))))
+    (line,) = [line for line in out.splitlines() if line.startswith("failed")]
+    assert "no such operator; no such operator" in line
+    assert line.endswith("... (--json has the rest)")
+    assert len(line) < 300
+
+
 def test_the_way_out_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """How to overrule the choice and how to measure again; only objectives that are others."""
     advice = printed(capsys, MEASURED).split("\n\n")[3]

@@ -26,7 +26,7 @@ PACKAGES = ("systemd", "systemd-sysv", "libpam-systemd", "dbus", "dbus-user-sess
 # As it was before the tests' own home took its place.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferd-tests"
 # Seconds for a mirror to give a Debian, and for another run to end.
-MAKE_S, WAIT_S = 300, 600
+MAKE_S, WAIT_S = 300, 300
 # All that a command starts or mounts ends with it, and it with us, however we end.
 _CONFINED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

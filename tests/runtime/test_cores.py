@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from inferd_runtime.job import Array
 from tests import onnx_models
 from tests.runtime.scheduling.sessions import Receiver, eventually
 
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 WAIT_S = 30.0
 REQUESTS = 60
 
@@ -107,6 +109,7 @@ def keep_busy(runtime: Runtime, names: Collection[str]) -> None:
     assert sum(one.success_count for one in runtime.stats()) == REQUESTS * len(names)
 
 
+@two_cores
 def test_no_more_threads_run_than_there_are_permits(tmp_path: Path) -> None:
     """Three busy models in both engines, with six threads between them: at no time have the runs under way more of them
     than there are permits, and at some time as many."""
@@ -133,6 +136,7 @@ def test_one_permit_is_one_core(tmp_path: Path) -> None:
     assert cores < 1.5
 
 
+@two_cores
 def test_a_busy_submitting_thread_costs_a_core(tmp_path: Path) -> None:
     """While inline runs keep their thread busy one core less is left for batches, and all again afterwards."""
     onnx_models.slow(tmp_path / "models/m/1/model.onnx", layers=16, width=512)

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from inferd_runtime.files import write_atomically
 from inferd_runtime.planning.evidence import Evidence
 from inferd_runtime.planning.plan import Ground, Wishes
 
@@ -86,20 +87,13 @@ class PlanStore:
     def save(self, evidence: Evidence) -> None:
         """Keep `evidence`, and drop what was used least recently."""
         path = self._path(evidence.key)
-        fresh = path.with_suffix(".tmp")
         self._unwritten.pop(evidence.key, None)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(evidence))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_atomically(path, msgspec.json.encode(evidence))
             self._prune()
         except OSError as error:
             log.warning("the measured plan cannot be kept in %s: %s", self._folder, _told(error))
-            with contextlib.suppress(OSError):
-                fresh.unlink()
             self._remember(evidence)
 
     def _remember(self, evidence: Evidence) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+
+from inferd_runtime.files import write_atomically
 
 log = logging.getLogger("inferd.repository")
 
@@ -58,15 +59,9 @@ class LoadJournal:
         left = self._left.get((name, version))
         count = left.count + 1 if left is not None and left.content == content else 1
         marker = Marker(name, version, content, count, self._boot)
-        path = self._path(name, version)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(".tmp")
-            with fresh.open("wb") as file:
-                file.write(msgspec.json.encode(marker))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_atomically(self._path(name, version), msgspec.json.encode(marker))
         except OSError as error:
             log.warning("the load journal in %s cannot be written: %s", self._folder, error.strerror)
 

@@ -242,4 +242,4 @@ def _connect_socket(address: Address, deadline: Deadline) -> socket.socket:
         is_unsent = isinstance(error, NOT_THERE)
         raise ConnectionFailed(
             f"cannot connect to {address.url}: {error.strerror or error}", is_unsent=is_unsent
-        ) from (error)
+        ) from error

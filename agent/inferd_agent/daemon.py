@@ -1,8 +1,8 @@
 """The daemon: builds every part once, starts them in order, stops them in reverse.
 
-Start: log, state folder, certificates, sockets, runtime, REST, models. Sockets are bound before models load: callers
-are told 503, or wait where systemd holds the socket; none is refused. Stop: take no more, finish what was accepted,
-close. Only this module knows all the others.
+Start: log, state folder, certificates, sockets, runtime, front ends, models. Sockets are bound before models load:
+callers are told 503, or wait where systemd holds the socket; none is refused. Stop: take no more, finish what was
+accepted, close. Only this module knows all the others.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Governor:
         self._chore = chore
         self._stance = Stance(budget.size)
         self._latest: LoadSample | None = None
-        self._is_sampling = True
+        self._is_well = True
         self._idle_looks = -1
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -85,11 +85,11 @@ class Governor:
             self._chore()
             self._govern(self._take_sample())
         except Exception:
-            if self._is_sampling:
+            if self._is_well:
                 _log.exception("a round of the governor failed; the core budget stays as it is")
-            self._is_sampling = False
+            self._is_well = False
         else:
-            self._is_sampling = True
+            self._is_well = True
 
     def _govern(self, sample: LoadSample) -> None:
         self._latest = sample

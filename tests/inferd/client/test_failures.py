@@ -31,6 +31,12 @@ X = np.zeros(4, np.float32)
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
+def put(source: Path, target: Path) -> None:
+    """A copy that is there whole or not at all, as the daemon writes its files."""
+    target.with_suffix(".new").write_bytes(source.read_bytes())
+    target.with_suffix(".new").replace(target)
+
+
 def ok(body: bytes = b"{}", more: str = "") -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode() + body
 
@@ -45,12 +51,14 @@ def answer() -> bytes:
 async def test_a_call_ends_with_its_deadline(kind: str, site: Site) -> None:
     """A server that does not answer costs `timeout_s` and no more; the connection is not used again."""
     async with Both(kind, site.unix, token=TOKEN) as client:
-        with pytest.raises(errors.DeadlineExceeded, match=r"within 0\.1 s") as caught:
-            await client.call("infer", "held", {"x": X}, timeout_s=0.1)
-        assert caught.value.status is None
+        while not site.server.peers:  # on a slow machine the time may be up before the server is reached
+            with pytest.raises(errors.DeadlineExceeded, match=r"within 0\.2 s") as caught:
+                await client.call("infer", "held", {"x": X}, timeout_s=0.2)
+            assert caught.value.status is None
+        held = set(site.server.peers)
         site.server.hold.set()
         await client.call("infer", "echo", {"x": X})
-    assert len(site.server.peers) == 2
+    assert site.server.peers - held
 
 
 @both_kinds
@@ -84,7 +92,7 @@ async def test_refusals_are_retried_only_when_asked(kind: str, site: Site) -> No
             await client.call("metadata", "echo")
         site.server.refusals = [(429, {"Retry-After": "60"})]
         with pytest.raises(errors.Overloaded):
-            await client.call("infer", "echo", {"x": X}, timeout_s=1)
+            await client.call("infer", "echo", {"x": X}, timeout_s=20)
         site.server.refusals = [busy]
         with pytest.raises(errors.Overloaded):
             await client.call("load", "echo")
@@ -117,7 +125,7 @@ async def test_wait_s_bridges_the_start_of_a_daemon(
     async with Both(kind, f"unix:{path}", token=TOKEN, wait_s=20) as client:
         waiting = asyncio.create_task(client.call("server_metadata"))
         listening = unix_socket(path)
-        shutil.copy(ca, f"{path}.ca.pem")
+        put(ca, Path(f"{path}.ca.pem"))
         with serving(Server(), [(listening, server_context(leaf))]):
             assert (await waiting)["name"] == "inferd"
             await client.close()
@@ -174,7 +182,7 @@ async def test_answers_that_lie_are_errors_of_ours(kind: str, case: str, tmp_pat
     with scripted(tmp_path / "s", [[reply]]):
         async with Both(kind, f"unix:{tmp_path}/s?tls=off") as client:
             with pytest.raises(expected):
-                await client.call("infer", "m", {"x": X}, timeout_s=5)
+                await client.call("infer", "m", {"x": X}, timeout_s=30)
 
 
 @both_kinds
@@ -283,7 +291,7 @@ async def test_a_daemon_that_systemd_is_starting_is_waited_for(
     async with Both(kind, f"unix:{path}", token=TOKEN) as client:
         call = asyncio.create_task(client.call("server_metadata"))
         await asyncio.to_thread(select.select, [listening], [], [], 10)
-        shutil.copy(ca, f"{path}.ca.pem")
+        put(ca, Path(f"{path}.ca.pem"))
         with serving(Server(), [(listening, server_context(leaf))]):
             assert (await call)["name"] == "inferd"
             await client.close()

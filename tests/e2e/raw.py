@@ -13,7 +13,7 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def connected(target: str | tuple[str, int], ca: Path | None = None, timeout_s: float = 10) -> Iterator[socket.socket]:
+def connected(target: str | tuple[str, int], ca: Path | None = None, timeout_s: float = 40) -> Iterator[socket.socket]:
     """A connection to a Unix path or (host, port), inside TLS when a CA is given."""
     if isinstance(target, str):
         plain = socket.socket(socket.AF_UNIX)
@@ -72,8 +72,16 @@ def infer_bytes(model: str, name: str, array: np.ndarray, headers: dict[str, str
     return request("POST", f"/v2/models/{model}/infer", header + array.tobytes(), given)
 
 
+_places: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody else on this machine is given, as long as this process lives.
+
+    A socket that is bound and does not listen keeps it; whoever binds with SO_REUSEADDR, as servers do, may listen.
+    """
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    _places.append(place)
+    return int(place.getsockname()[1])

@@ -33,7 +33,7 @@ def here(served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pat
 
 def inferd(*args: object) -> subprocess.CompletedProcess[str]:
     """Run the installed script as a user does."""
-    return subprocess.run([INFERD, *map(str, args)], capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run([INFERD, *map(str, args)], capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_models_shows_all(here: Path) -> None:
@@ -241,6 +241,6 @@ def test_a_daemon_that_cannot_start_ends_the_demo(monkeypatch: pytest.MonkeyPatc
 def test_module_and_script_are_one() -> None:
     """`python -m inferd_agent` is `inferd`."""
     done = subprocess.run(
-        [sys.executable, "-m", "inferd_agent", "version"], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-m", "inferd_agent", "version"], capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout == inferd("version").stdout

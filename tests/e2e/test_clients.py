@@ -25,7 +25,7 @@ EXPECTED = onnx_models.mlp_reference(ROW)
 
 
 def curl(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["curl", "-sS", *args], capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(["curl", "-sS", *args], capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -49,7 +49,7 @@ def test_curl_over_the_unix_socket(served: Served) -> None:
 def test_the_curl_line_of_the_summary_works(served: Served) -> None:
     """The start-up summary shows a curl line that can be pasted into a shell as it is."""
     [line] = re.findall(r"curl --.*", served.daemon.log())
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, line + done.stderr
     assert json.loads(done.stdout)
 
@@ -176,8 +176,8 @@ def test_wrk_sees_no_error(tmp_path: Path) -> None:
             f"wrk.method = 'POST'\nwrk.body = [[{body}]]\nwrk.headers['Authorization'] = 'Bearer {daemon.token()}'\n"
         )
         done = subprocess.run(
-            ["wrk", "-t1", "-c16", "-d2s", "-s", str(script), f"http://127.0.0.1:{port}/v2/models/mlp/infer"],
-            capture_output=True, text=True, timeout=20, check=True,
+            ["wrk", "-t1", "-c16", "-d2s", "--timeout", "20s", "-s", str(script), f"http://127.0.0.1:{port}/v2/models/mlp/infer"],
+            capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
     assert "Non-2xx" not in done.stdout, done.stdout
     assert "Socket errors" not in done.stdout, done.stdout

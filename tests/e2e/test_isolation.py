@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -16,9 +17,12 @@ ROW = np.ones((1, 64), np.float32)
 
 
 def children(pid: int) -> list[int]:
-    """Processes whose parent is `pid`; threads have children, too."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    """Processes whose parent is `pid`; threads have children, too, and may end while they are asked."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def test_an_isolated_model_dies_alone_and_comes_back(fresh: Daemon) -> None:

@@ -36,7 +36,7 @@ class Asked:
 
     def document(self) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.url}/openapi.json", headers=self.headers)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -78,7 +78,7 @@ def test_nothing_that_the_document_allows_is_a_server_error(asked: Asked) -> Non
     assert len(operations) > 25
     for operation in operations:
         ask(operation, asked)
-    with urllib.request.urlopen(f"{asked.url}/v2/health/ready", timeout=20) as answer:
+    with urllib.request.urlopen(f"{asked.url}/v2/health/ready", timeout=60) as answer:
         assert answer.status == 200
 
 
@@ -102,7 +102,7 @@ def ask(operation: Any, asked: Asked) -> None:
     )  # fmt: skip
     @given(case=operation.as_strategy())
     def calls(case: Any) -> None:
-        answer = case.call(headers=asked.headers, timeout=20)
+        answer = case.call(headers=asked.headers, timeout=60)
         known = str(answer.status_code) in operation.definition.raw["responses"]
         assert answer.status_code < 500 or known, (
             operation.method,

@@ -150,7 +150,7 @@ def test_a_stop_waits_only_so_long(fresh: Daemon) -> None:
     onnx_models.looping(fresh.models / "looping" / "1" / "model.onnx")
     fresh._env |= {"INFERD_SERVER_DRAIN_S": "0.1", "INFERD_RUNTIME_INLINE": "off"}
     fresh.start()
-    turns = np.array([3000], np.int64)
+    turns = np.array([10_000], np.int64)
 
     def ask(_: int) -> bool:
         with fresh.client() as client:

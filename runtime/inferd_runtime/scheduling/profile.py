@@ -21,8 +21,9 @@ _FRESH_RUNS = 50
 _REFRESH_RUNS = 16
 # The share of runs that are not to take longer than `slow_ns`.
 _SLOW = 0.95
-# Rows are run together where that is at least this much faster, and then as few as come this close to the best.
-LEAST_GAIN = 1.1
+# Rows are run together where that serves at least this much more, and then as few as come this close to the best: the
+# first of them waits for the last.
+LEAST_GAIN = 1.05
 _NEAR_BEST = 0.97
 # What a batch costs beside its run: claims, gathering, settling, waking its callers.
 _BESIDE_NS = 50_000.0
@@ -108,11 +109,10 @@ class Profile:
         sizes = [1 << step for step in range(most.bit_length())]
         if sizes[-1] != most:
             sizes.append(most)
-        one = self.typical_ns(1)
-        if max(rows * one / (self.typical_ns(rows) or 1.0) for rows in sizes) < LEAST_GAIN:
-            return 1
         rates = [rows / (self.typical_ns(rows) + _BESIDE_NS) for rows in sizes]
         best = max(rates)
+        if best < LEAST_GAIN * rates[0]:
+            return 1
         return next(rows for rows, rate in zip(sizes, rates, strict=True) if rate >= _NEAR_BEST * best)
 
     def rows_within(self, time_ns: float, most: int) -> int:

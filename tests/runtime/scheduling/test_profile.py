@@ -11,8 +11,10 @@ from inferd_runtime.scheduling.sizing import Sizing
 
 # Rows together cost a fixed 900 us and 100 us each.
 STEEP = tuple((rows, 900.0 + 100.0 * rows) for rows in (1, 2, 4, 8, 16))
-# Rows together gain 5 percent at most.
-FLAT = tuple((rows, 1000.0 * rows * (0.95 if rows > 1 else 1.0)) for rows in (1, 2, 4, 8, 16))
+# Rows together gain 3 percent at most.
+FLAT = tuple((rows, 5000.0 * rows * (0.97 if rows > 1 else 1.0)) for rows in (1, 2, 4, 8, 16))
+# And these nothing at all but what every batch costs beside its run.
+EVEN = tuple((rows, 500.0 * rows) for rows in (1, 2, 4, 8, 16))
 # The gain ends at 4 rows.
 KNEE = ((1, 1000.0), (2, 1200.0), (4, 1600.0), (8, 3300.0), (16, 7000.0))
 US = 1000
@@ -118,7 +120,9 @@ def test_what_a_batch_costs_beside_its_run_counts() -> None:
     assert (Profile(micro, 10.0, 16).useful_rows(16), Profile(slow, 10_000.0, 16).useful_rows(16)) == (16, 4)
 
 
-@pytest.mark.parametrize(("curve", "most", "rows"), [(STEEP, 16, 16), (STEEP, 6, 6), (KNEE, 16, 4), (FLAT, 16, 1)])
+@pytest.mark.parametrize(
+    ("curve", "most", "rows"), [(STEEP, 16, 16), (STEEP, 6, 6), (KNEE, 16, 4), (EVEN, 16, 4), (FLAT, 16, 1)]
+)
 def test_as_many_rows_as_pay(curve: tuple[tuple[int, float], ...], most: int, rows: int) -> None:
     """All that may gather where each more pays, the knee where the gain ends, one where there is none."""
     assert Profile(curve, curve[0][1], 64).useful_rows(most) == rows
@@ -184,9 +188,9 @@ def test_missed_deadlines_shrink_the_batch() -> None:
 def test_a_single_row_is_not_to_blame() -> None:
     """Where nothing is gathered a missed deadline takes nothing off the limit for later."""
     driver = Driver(FLAT, 16)
-    assert driver.run(50, is_late=True) == 1
-    observe(driver.sizing.profile, 16, 2000.0, now_ns=driver.now_ns)
-    assert driver.run(16) == 16
+    assert driver.run(50, 5000.0, is_late=True) == 1
+    observe(driver.sizing.profile, 16, 10_000.0, now_ns=driver.now_ns)
+    assert driver.run(16, 5000.0) == 16
 
 
 def test_micro_models_are_sampled() -> None:

@@ -46,6 +46,7 @@ class Bridge:
         self._is_woken = False
         self._pending: dict[Job, asyncio.TimerHandle | None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._turns: list[Callable[[], None]] | None = None  # of the job that is submitted, where it is run at once
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
 
     @property
@@ -66,17 +67,26 @@ class Bridge:
 
     def defer(self, act: Callable[[], None]) -> object:
         """Run `act` soon on the loop, for the runtime's inline batches; `arrivals` are waited for."""
+        if self._turns is not None:
+            self._turns.append(act)
+            return None
         return self._loop.call_soon(self.arrivals.after, act)
 
     # Jobs
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: Job, done: Done, *, is_lone: bool = False) -> None:
         """Submit; `done(result, None)` or `done(None, error)` follows once, on the loop, unless the job is abandoned.
 
+        `is_lone`: no other request is on its way, so an inline run waits for none, and `done` may be called in here.
         Raises what `Runtime.submit` refuses the job with. `done` must not raise.
         """
         job.context = done
-        self.runtime.submit(job)
+        if is_lone:
+            self._turns = []
+        try:
+            self.runtime.submit(job)
+        finally:
+            turns, self._turns = self._turns, None
         timer = None
         deadline_ns = job.deadline_ns
         if deadline_ns is not None:
@@ -86,16 +96,18 @@ class Bridge:
         self._pending[job] = timer
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        for act in turns or ():
+            act()
 
     def abandon(self, job: Job) -> None:
         """The caller left: nobody is told how the job ends."""
         job.cancel()
         self._take_done(job)
 
-    async def infer(self, job: Job) -> Result:
-        """Submit and wait. Raises the job's error, or what `Runtime.submit` refuses it with."""
+    async def infer(self, job: Job, *, is_lone: bool = False) -> Result:
+        """`submit` and wait. Raises the job's error, or what `Runtime.submit` refuses it with."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        self.submit(job, partial(_tell, future))
+        self.submit(job, partial(_tell, future), is_lone=is_lone)
         try:
             return await future
         except asyncio.CancelledError:

@@ -62,6 +62,37 @@ async def test_a_batch_from_a_thread_wakes_every_caller() -> None:
     bridge.close()
 
 
+class Inline(Accepting):
+    """Runs what gathered when its turn comes, as an inline lane does."""
+
+    bridge: Bridge
+
+    def submit(self, job: Job) -> None:
+        super().submit(job)
+        if len(self.jobs) == 1:
+            self.bridge.defer(self.run)
+
+    def run(self) -> None:
+        batch, self.jobs = self.jobs, []
+        for job in batch:
+            job.result = {"rows": np.full(1, len(batch))}
+        self.bridge.deliver(batch)
+
+
+@pytest.mark.parametrize(("is_lone", "rows"), [(True, [1, 1]), (False, [2, 2])])
+async def test_a_lone_request_waits_for_no_others(is_lone: bool, rows: list[int]) -> None:
+    """Where nobody else calls an inline run is over as it is submitted; otherwise those of a moment share it."""
+    bridge, runtime = Bridge(asyncio.get_running_loop()), Inline()
+    runtime.bridge = bridge
+    bridge.bind(cast(Any, runtime))
+    deadline_ns = time.monotonic_ns() + 10**9  # near enough for a timer
+    jobs = [Job("m", {}, deadline_ns=deadline_ns) for _ in rows]
+    found = await asyncio.gather(*(bridge.infer(job, is_lone=is_lone) for job in jobs))
+    assert [int(result["rows"][0]) for result in found] == rows
+    assert bridge.pending == 0
+    bridge.close()
+
+
 async def test_refusals_come_at_once() -> None:
     """What submit refuses is raised, and nothing is left pending."""
     bridge, _ = bridged()

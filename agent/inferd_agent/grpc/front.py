@@ -89,6 +89,7 @@ class GrpcFront:
         self._servers: list[tuple[Server, Bound]] = []
         self._streams: dict[Stream, str] = {}
         self._patience = Patience(limits.body_timeout_s)
+        self._under_way = 0
         self._is_draining = False
         metrics.watch(lambda: self._held.now)
 
@@ -176,6 +177,7 @@ class GrpcFront:
 
     async def _call(self, method: Method, peer: PeerCredentials | None, _: Any, context: Any) -> bytes:
         """A call with one message."""
+        self._under_way += 1
         with _Counted(self._counters, method.label) as call:
             try:
                 caller = self._admit(method.scopes, peer, context)
@@ -186,9 +188,12 @@ class GrpcFront:
                 call.status, code, text = self._refusal(error, method.label)
                 await context.abort(code, text, _retry_after(error))
                 raise
+            finally:
+                self._under_way -= 1
 
     async def _infer_one(self, caller: Principal, message: bytes, context: Any) -> bytes:
-        return await self._infer.answer(caller, await self._infer.read(message), context.time_remaining())
+        asked = await self._infer.read(message)
+        return await self._infer.answer(caller, asked, context.time_remaining(), is_lone=self._under_way == 1)
 
     async def _register(self, peer: PeerCredentials | None, caller: Principal, message: bytes, context: Any) -> bytes:
         """The one call that depends on where its caller sits."""

@@ -52,9 +52,16 @@ class Infer:
         return decode(message) if len(message) < _LONG_BYTES else await self._off_loop(decode, message)
 
     async def answer(
-        self, caller: Principal, asked: Asked, left_s: float | None, *, is_streamed: bool = False
+        self,
+        caller: Principal,
+        asked: Asked,
+        left_s: float | None,
+        *,
+        is_streamed: bool = False,
+        is_lone: bool = False,
     ) -> bytes:
-        """Run a request and write its answer. `left_s` is what the caller's own deadline leaves."""
+        """Run a request and write its answer. `left_s` is what the caller's own deadline leaves; `is_lone`: no other
+        call is under way."""
         arrived_ns = time.monotonic_ns()
         require(caller, ("infer",), asked.model)
         within_ns = self._timeout_ns if left_s is None else min(self._timeout_ns, max(int(left_s * 1e9), 0))
@@ -71,7 +78,7 @@ class Infer:
                 job, result = await infer_in_regions(use, make_job, self._bridge, self._pool)
         else:
             job = make_job()
-            result = await self._bridge.infer(job)
+            result = await self._bridge.infer(job, is_lone=is_lone)
         is_final = is_streamed and asked.wants_final
         if sum([array.nbytes for array in result.values()]) < _LONG_BYTES:
             return self._encode(asked, job, result, is_final)

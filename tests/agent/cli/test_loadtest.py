@@ -134,6 +134,7 @@ async def test_errors_are_counted_by_kind_and_not_in_the_latency() -> None:
         if errors:
             raise errors.pop()
         stop.set()
+        await asyncio.sleep(0)
 
     outcome = await closed_loop(send, 1, 30, stop=stop)
     assert outcome.errors == {"Overloaded": 2, "NotReady": 1}

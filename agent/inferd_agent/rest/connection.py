@@ -50,14 +50,16 @@ class Connection(web.RequestHandler):
     """One connection of a `Server`."""
 
     __slots__ = (
-        "_app", "_coming", "_head_bytes", "_is_between", "_is_express", "_is_lingering", "_is_new", "_is_refused",
-        "_is_returning", "_known", "abandon", "has_called", "head_since", "is_busy", "peer", "write_timeout_s",
+        "_app", "_coming", "_head_bytes", "_is_between", "_is_counted", "_is_express", "_is_lingering", "_is_new",
+        "_is_refused", "_is_returning", "_known", "abandon", "has_called", "head_since", "is_busy", "peer",
+        "write_timeout_s",
     )  # fmt: skip
 
     def __init__(self, server: Server, app: RestApp, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._app = app
         self._is_refused = False
+        self._is_counted = False
         self._head_bytes = 0
         self._is_express = False
         self._is_between = True  # the parser has all of the last request, and nothing after it
@@ -84,16 +86,17 @@ class Connection(web.RequestHandler):
             stream.close()
             return
         app.counters.connections += 1
+        self._is_counted = True
         sock = transport.get_extra_info("socket")
         self.peer = peer_credentials(sock) if sock is not None else None
         self.head_since = self._loop.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._is_refused and self.transport is None:
+        if not self._is_counted:  # turned away as it came
             return
-        if self._manager is not None:
-            self._app.counters.connections -= 1
+        self._is_counted = False
+        self._app.counters.connections -= 1
         self.head_since = 0.0
         super().connection_lost(exc)
         if self.abandon is not None:

@@ -39,16 +39,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class Wire(asyncio.Transport):
-    """A transport that does nothing but call `wrote` with the name of each request that is answered."""
+    """A transport that does nothing but call `wrote` with the head of each answer."""
 
     def __init__(self, peer: socket.socket, wrote: Callable[[str], None]) -> None:
         super().__init__({"socket": peer})
         self._wrote = wrote
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        head = bytes(data).partition(b"\r\n\r\n")[0].decode()
-        assert head.startswith("HTTP/1.1 200 ")
-        self._wrote(head.partition("X-Request-Id: ")[2].partition("\r\n")[0])
+        self._wrote(bytes(data).partition(b"\r\n\r\n")[0].decode())
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -66,8 +64,9 @@ async def converse(server: Server, first: bytes, then: list[bytes], replies: int
     loop = asyncio.get_running_loop()
     is_told = asyncio.Event()
 
-    def wrote(name: str) -> None:
-        told.append(name)
+    def wrote(head: str) -> None:
+        assert head.startswith("HTTP/1.1 200 ")
+        told.append(head.partition("X-Request-Id: ")[2].partition("\r\n")[0])
         while then:
             loop.call_soon(connection.data_received, then.pop(0))
         if len(told) == replies:
@@ -113,3 +112,25 @@ def test_a_pipeline_that_comes_at_once_is_answered_in_order(served: Serving, tak
     """Two requests in one piece are no case for the short way."""
     then = [infer("slow", "2") + infer("mlp", "3"), infer("mlp", "4")]
     assert served.run(converse(served.app._server, infer("mlp", "1"), then, 4)) == ["1", "2", "3", "4"]
+
+
+def test_a_connection_that_is_ended_twice_is_forgotten(served: Serving) -> None:
+    """A stop that meets a connection which is being closed does not wait for it for ever."""
+
+    async def end_twice() -> None:
+        server, counters = served.app._server, served.app.counters
+        before = counters.connections
+        here, there = socket.socketpair()
+        with here, there:
+            connection = server()
+            connection.connection_made(Wire(here, lambda _: None))
+            assert (connection in server.open, counters.connections) == (True, before + 1)
+            connection.refuse(408, "too slow")
+            connection.force_close()
+            connection.connection_lost(None)
+            async with asyncio.timeout(20):
+                while connection in server.open:  # until its task has ended
+                    await asyncio.sleep(0)
+            assert counters.connections == before
+
+    served.run(end_twice())
